@@ -1,0 +1,25 @@
+"""Before any test: shapes are checked at run time, figures need no screen, the network is closed."""
+
+import os
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+from closed_network import close_network
+
+# Must come before the first import of grafeat: from here on its type hints, shapes included, are checked.
+jaxtyping.install_import_hook("grafeat", "beartype.beartype")
+
+os.environ["MPLBACKEND"] = "Agg"
+close_network()
+
+# A busy machine is not a failure; the same examples on each run, so that a red test stays red.
+hypothesis.settings.register_profile("grafeat", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("grafeat")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> None:
+    """The threads of the smallest machine the suite is for, so that sums come out alike on larger ones."""
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
