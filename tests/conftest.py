@@ -6,7 +6,7 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
-from closed_network import close_network
+from walkthrough.network import close_network
 
 # Must come before the first import of grafeat: from here on its type hints, shapes included, are checked.
 jaxtyping.install_import_hook("grafeat", "beartype.beartype")

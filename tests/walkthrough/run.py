@@ -1,0 +1,105 @@
+"""One notebook in one fresh kernel, and the walk through all of them."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from . import network, pages
+from .record import ROOT, Failure, Run, describe
+
+CELL_SECONDS = 600  # a cell that takes longer hangs
+
+
+class Walkthrough:
+    """Notebooks in reading order, their pages in `out`, and an index page that is true after each run."""
+
+    def __init__(self, notebooks: Sequence[Path], *, out: Path) -> None:
+        self.out = out
+        self.runs = {path: describe(path) for path in notebooks}
+
+    @property
+    def notebooks(self) -> tuple[Path, ...]:
+        return tuple(self.runs)
+
+    def run(self, path: Path, *, on_cell: Callable[[Path, int, int], None] = lambda *_: None) -> Run:
+        """Executes one notebook, writes its page and the index, and tells what came of it."""
+        notebook = nbformat.read(path, as_version=4)
+        started = time.perf_counter()
+        failure = execute(notebook, path.parent, lambda at: on_cell(path, at, len(notebook.cells)))
+        seconds = time.perf_counter() - started
+        about = self.runs[path]
+        self.runs[path] = Run(path, about.question, about.downloads, seconds, failure)
+        self._write(notebook, path)
+        return self.runs[path]
+
+    def _write(self, notebook: NotebookNode, path: Path) -> None:
+        runs = list(self.runs.values())
+        at = list(self.runs).index(path)
+        neighbours = (runs[at - 1] if at else None, runs[at + 1] if at + 1 < len(runs) else None)
+        self.out.mkdir(parents=True, exist_ok=True)
+        page = self.out / runs[at].page
+        page.write_text(pages.notebook_page(notebook, runs[at], *neighbours), encoding="utf-8")
+        (self.out / "index.html").write_text(pages.index_page(runs), encoding="utf-8")
+
+
+def execute(notebook: NotebookNode, folder: Path, on_cell: Callable[[int], None]) -> Failure | None:
+    """Runs all cells in a fresh kernel without network, in place; stops at the first failure and returns it."""
+    at = 0
+
+    def start(cell: NotebookNode, cell_index: int) -> None:
+        nonlocal at
+        at = cell_index
+        on_cell(cell_index + 1)
+
+    with tempfile.TemporaryDirectory() as profile:
+        manager = AsyncKernelManager(kernel_spec_manager=_ClosedKernel(profile))
+        client = NotebookClient(notebook, km=manager, timeout=CELL_SECONDS, on_cell_start=start,
+                                resources={"metadata": {"path": str(folder)}})  # fmt: skip
+        try:
+            client.execute(cleanup_kc=True)
+        except CellExecutionError:
+            pass  # the kernel's own traceback is among the cell's outputs
+        except (CellTimeoutError, DeadKernelError) as error:  # and then it is not: put one there
+            name, reason = type(error).__name__, str(error)
+            notebook.cells[at].outputs.append(new_output("error", ename=name, evalue=reason, traceback=[reason]))
+    return _failure(notebook.cells[at], at + 1)
+
+
+def _failure(last: NotebookNode, number: int) -> Failure | None:
+    """What the last executed cell says of itself."""
+    allowed = "raises-exception" in last.metadata.get("tags", ())
+    errors = [output for output in last.get("outputs", ()) if output.output_type == "error" and not allowed]
+    if not errors:
+        return None
+    reason = f"{errors[-1].ename}: {errors[-1].evalue}"
+    return Failure(number, last.source, reason, "\n".join(errors[-1].traceback))
+
+
+class _ClosedKernel(KernelSpecManager):
+    """Knows one kernel: this very Python with its network closed, whatever else is installed for the user."""
+
+    def __init__(self, profile: str) -> None:
+        super().__init__()
+        self._profile = profile
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(
+            argv=[sys.executable, network.__file__, "-f", "{connection_file}", "--log-level=ERROR"],
+            display_name="Python 3, network closed",
+            language="python",
+            env={
+                "IPYTHONDIR": self._profile,  # no start-up files or history of the user's
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as JupyterLab's kernels have it
+                "PYTHONPATH": str(ROOT),  # the notebooks' grafeat is the one beside them
+            },
+        )
