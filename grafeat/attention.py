@@ -1,0 +1,395 @@
+"""Intra and cross attention over the patches of several backbones, and the capture of their weights.
+
+Tensors hold the vertices of all backbones side by side, (b, n, d), in the order of the `PatchGraph`: what all backbones
+share is one matrix product, and only the attention itself goes block by block.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from grafeat.graph import Kind, PatchGraph
+
+Vertices = Float[Tensor, "b n d"]
+Heads = Float[Tensor, "b heads n k"]
+
+
+class Angles(NamedTuple):
+    """Cosine and sine of the angle by which each vertex turns each pair of channels, (n, k / 2) both."""
+
+    cos: Float[Tensor, "n half"]
+    sin: Float[Tensor, "n half"]
+
+
+class RotaryPositions(nn.Module):
+    """Turns queries and keys by learned Fourier frequencies of the patch centre.
+
+    The product of a turned query and a turned key depends on the two places only through their difference, so that
+    patches of *different* grids can match places too.
+
+    Args:
+        head_width: Channels k of a head; even.
+        spread: Standard deviation of the frequencies at the start, in radians per picture side.
+
+    Source: Lindenberger et al., LightGlue, ICCV 2023, eq. 3 and 4. There only self-attention is turned; here all grids
+    show the same picture, so cross attention is turned as well.
+    """
+
+    def __init__(self, head_width: int, *, spread: float = 2 * math.pi) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(spread * torch.randn(2, head_width // 2))
+
+    def forward(self, centres: Float[Tensor, "n 2"]) -> Angles:
+        """The angles of vertices at these places, (x, y) in [0, 1] of the picture."""
+        angles = (centres - 0.5) @ self.frequencies
+        return Angles(angles.cos(), angles.sin())
+
+
+def rotate(states: Float[Tensor, "*batch n k"], angles: Angles) -> Float[Tensor, "*batch n k"]:
+    """Turns channel i and channel i + k / 2 of each state by the vertex's i-th angle."""
+    first, second = states.chunk(2, dim=-1)
+    cos, sin = angles.cos.to(states.dtype), angles.sin.to(states.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class PerBackbone(nn.Module):
+    """One layer for the vertices of all backbones, or one for each backbone.
+
+    Args:
+        names: The backbones that the model knows.
+        make: Makes one layer, (…, d_in) to (…, d_out).
+        shared: Whether all backbones use the same one.
+    """
+
+    def __init__(self, names: Sequence[str], make: Callable[[], nn.Module], *, shared: bool) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.shared = shared
+        self.layers = nn.ModuleList(make() for _ in range(1 if shared else len(self.names)))
+
+    def forward(self, states: Float[Tensor, "b n i"], graph: PatchGraph) -> Float[Tensor, "b n o"]:
+        """Each vertex through its backbone's layer."""
+        if self.shared:
+            return self.layers[0](states)
+        parts = [self.layers[self.names.index(name)](states[:, own]) for name, own in graph.slices.items()]
+        return torch.cat(parts, dim=1)
+
+
+class PatchAttention(nn.Module):
+    """What intra and cross attention share: x ← x + MLP([x ‖ message]), where the message is attended values.
+
+    The values that travel along a relation are scaled by the relation's embedding, one learnable number that starts at
+    1. As a gate it receives gradient whatever the number of relations; as a bias on the logits it would receive none
+    where a softmax holds a single relation. There is no output projection: the MLP's first layer is one.
+
+    Args:
+        names: The backbones that the model knows.
+        width: Channels d of a vertex; a multiple of `heads`.
+        heads: Attention heads.
+        shared: Whether all backbones use the same projections and MLP.
+        gain: Factor on the last layer's weights at the start; a small one begins close to x ← x.
+
+    Source: the update is Sarlin et al., SuperGlue, CVPR 2020, eq. 3 to 5, with LayerNorm in the place of BatchNorm;
+    the relation embedding is Wang et al., RE-GNN, IEEE Trans. Big Data 2023, there a factor on the adjacency's entries.
+    """
+
+    kind: Kind
+
+    def __init__(self, names: Sequence[str], width: int, heads: int, *, shared: bool = True, gain: float = 1.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relations = tuple(PatchGraph(dict.fromkeys(names, (1, 1))).relations(self.kind))
+        self.relation = nn.Parameter(torch.ones(len(self.relations)))
+        self.project = PerBackbone(names, lambda: nn.Linear(width, 3 * width), shared=shared)
+        self.update = PerBackbone(names, lambda: _update(width, gain), shared=shared)
+        self.recorder: Callable[[Heads, Heads, PatchGraph], None] | None = None
+
+    def forward(
+        self, x: Vertices, graph: PatchGraph, angles: Angles, keep: Float[Tensor, "b 1 1"] | None = None
+    ) -> Vertices:
+        """The vertices after one layer, all of them computed from the old states.
+
+        Args:
+            x: Vertex states (b, n, d).
+            graph: Which vertices belong to which backbone.
+            angles: The vertices' rotary angles.
+            keep: Factor on each picture's messages: 0 where a picture's messages are dropped in training.
+        """
+        qkv = self.project(x, graph).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotate(qkv[:2], angles)  # (2, b, heads, n, k)
+        if self.recorder is not None:
+            self.recorder(q, k, graph)
+        message = self.messages(q, k, qkv[2], graph).transpose(1, 2).flatten(2)  # (b, n, d)
+        message = message if keep is None else message * keep
+        return x + self.update(torch.cat([x, message], dim=-1), graph)
+
+    @abstractmethod
+    def messages(self, q: Heads, k: Heads, v: Heads, graph: PatchGraph) -> Heads:
+        """Attended values for every vertex, (b, heads, n, k)."""
+
+    @abstractmethod
+    def weights(self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str) -> Float[Tensor, "b heads q k"]:
+        """Attention weights from the patches of one backbone to those of one backbone, each row summing to 1."""
+
+    def gate(self, query: str, key: str) -> Float[Tensor, ""]:
+        """The relation's embedding: the factor on what `query` receives from `key`."""
+        return self.relation[self.relations.index((query, key))]
+
+
+class IntraAttention(PatchAttention):
+    """Each backbone's patches attend to the patches of the same backbone, themselves included."""
+
+    kind = "intra"
+
+    def messages(self, q: Heads, k: Heads, v: Heads, graph: PatchGraph) -> Heads:
+        """Attended values for every vertex, (b, heads, n, k)."""
+        blocks = [
+            F.scaled_dot_product_attention(q[:, :, own], k[:, :, own], v[:, :, own]) * self.gate(name, name)
+            for name, own in graph.slices.items()
+        ]
+        return torch.cat(blocks, dim=2)
+
+    def weights(self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str) -> Float[Tensor, "b heads q k"]:
+        """Attention weights on one backbone's own grid, each row summing to 1."""
+        own = graph.slices[query]
+        return _softmax(q[:, :, own], k[:, :, own])
+
+
+class CrossAttention(PatchAttention):
+    """Each backbone's patches attend to the patches of all other backbones, in one softmax.
+
+    A softmax over patches favours the finer grid. With `balance`, the logits of a backbone with n patches carry the bias
+    −log n, so that equal logits give equal mass to every backbone, whatever its grid. A lone backbone gets zero messages.
+
+    Args:
+        names: The backbones that the model knows.
+        width: Channels d of a vertex; a multiple of `heads`.
+        heads: Attention heads.
+        shared: Whether all backbones use the same projections and MLP.
+        balance: Whether each backbone's logits carry −log n.
+        gain: Factor on the last layer's weights at the start.
+    """
+
+    kind = "cross"
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        width: int,
+        heads: int,
+        *,
+        shared: bool = True,
+        balance: bool = True,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(names, width, heads, shared=shared, gain=gain)
+        self.balance = balance
+
+    def messages(self, q: Heads, k: Heads, v: Heads, graph: PatchGraph) -> Heads:
+        """Attended values for every vertex, (b, heads, n, k)."""
+        if len(graph.names) == 1:
+            return torch.zeros_like(v)
+        blocks = []
+        for name, own in graph.slices.items():
+            others = [other for other in graph.names if other != name]
+            values = torch.cat([v[:, :, graph.slices[other]] * self.gate(name, other) for other in others], dim=2)
+            bias = self._bias(graph, others, q)
+            blocks.append(
+                F.scaled_dot_product_attention(q[:, :, own], _others(k, own), values, attn_mask=bias),
+            )
+        return torch.cat(blocks, dim=2)
+
+    def weights(self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str) -> Float[Tensor, "b heads q k"]:
+        """Attention weights on one other grid; over all other grids together, each row sums to 1."""
+        others = [other for other in graph.names if other != query]
+        rows = _softmax(q[:, :, graph.slices[query]], _others(k, graph.slices[query]), self._bias(graph, others, q))
+        return rows.split([graph.sizes[other] for other in others], dim=-1)[others.index(key)]
+
+    def _bias(self, graph: PatchGraph, others: Sequence[str], like: Tensor) -> Float[Tensor, "1 keys"] | None:
+        sizes = [graph.sizes[other] for other in others]
+        if not self.balance or len(set(sizes)) == 1:  # equal biases cancel in the softmax
+            return None
+        return torch.cat([like.new_full((1, size), -math.log(size)) for size in sizes], dim=1)
+
+
+def _update(width: int, gain: float) -> nn.Sequential:
+    last = nn.Linear(2 * width, width)
+    nn.init.zeros_(last.bias)
+    with torch.no_grad():
+        last.weight.mul_(gain)
+    return nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), last)
+
+
+def _others(states: Heads, own: slice) -> Heads:
+    before, after = states[:, :, : own.start], states[:, :, own.stop :]
+    if not before.shape[2]:
+        return after
+    return before if not after.shape[2] else torch.cat([before, after], dim=2)
+
+
+def _softmax(q: Heads, k: Heads, bias: Float[Tensor, "1 keys"] | None = None) -> Float[Tensor, "b heads q k"]:
+    logits = q @ k.mT / math.sqrt(q.shape[-1])
+    return (logits if bias is None else logits + bias).softmax(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    attention: PatchAttention
+    q: Heads
+    k: Heads
+    graph: PatchGraph
+
+
+@dataclass(frozen=True, eq=False)
+class CapturedAttention:
+    """The attention weights of a model's last forward pass, rebuilt on demand from the kept queries and keys.
+
+    Layers and heads are counted from 0. "Query" is the backbone whose patches attend, "key" the one they attend to. The
+    weights say where information is routed, not what matters for the prediction.
+    """
+
+    _layers: dict[tuple[Kind, int], _Layer] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        if not self._layers:
+            return "CapturedAttention: nothing yet; call the model inside the capture"
+        any_layer = next(iter(self._layers.values()))
+        kinds = {kind: sum(k == kind for k, _ in self._layers) for kind in ("intra", "cross")}
+        names = ", ".join(f"{name} {h} × {w}" for name, (h, w) in any_layer.graph.shapes.items())
+        return (
+            f"CapturedAttention: {len(any_layer.q):,} pictures, {kinds['intra']} intra and {kinds['cross']} cross "
+            f"layers of {any_layer.q.shape[1]} heads; {names}"
+        )
+
+    @property
+    def graph(self) -> PatchGraph:
+        """The patch graph of the captured pass."""
+        if not self._layers:
+            raise ValueError("attention: nothing was captured; call model(grids) inside `with capture(model)`")
+        return next(iter(self._layers.values())).graph
+
+    def intra(self, name: str, layer: int, head: int | None = None) -> Float[Tensor, "b *heads h w h2 w2"]:
+        """Weights of one intra layer on a backbone's own grid.
+
+        Args:
+            name: The backbone.
+            layer: The layer, from 0.
+            head: The head, from 0; all heads if absent.
+
+        Returns:
+            Weights (b, h, w, h, w), query patch first, or (b, heads, h, w, h, w) without `head`; in [0, 1]. Over the
+            last two axes they sum to 1.
+
+        Raises:
+            ValueError: If nothing was captured, or there is no such backbone, layer or head.
+        """
+        return self._grids("intra", name, name, layer, head)
+
+    def cross(self, query: str, key: str, layer: int, head: int | None = None) -> Float[Tensor, "b *heads h w h2 w2"]:
+        """Weights of one cross layer from the patches of `query` to the patches of `key`.
+
+        Args:
+            query: The backbone whose patches attend.
+            key: The backbone that they attend to.
+            layer: The layer, from 0.
+            head: The head, from 0; all heads if absent.
+
+        Returns:
+            Weights (b, h_query, w_query, h_key, w_key), with an axis of heads after b without `head`; in [0, 1]. Over
+            the patches of *all* other backbones together they sum to 1.
+
+        Raises:
+            ValueError: If nothing was captured, there is no such backbone, layer or head, or both backbones are one.
+        """
+        if query == key:
+            raise ValueError(f"query, key: got {query!r} twice; cross attention joins two backbones; use intra() for one")
+        return self._grids("cross", query, key, layer, head)
+
+    def block(
+        self, query: str, key: str, *, layer: int, head: int | None = None, picture: int = 0
+    ) -> Float[Tensor, "patches_query patches_key"]:
+        """Weights between two grids as a matrix (patches of `query`, patches of `key`), for one picture.
+
+        Intra weights where both are the same backbone, else cross weights; the mean over heads without `head`.
+        """
+        kind: Kind = "intra" if query == key else "cross"
+        weights = self._weights(kind, query, key, layer, head, slice(picture, picture + 1))
+        if not len(weights):
+            raise ValueError(f"picture: got {picture}; the captured batch has fewer pictures; count from 0")
+        return weights[0].mean(dim=0)
+
+    def _grids(self, kind: Kind, query: str, key: str, layer: int, head: int | None) -> Tensor:
+        weights = self._weights(kind, query, key, layer, head, slice(None))
+        shapes = self._layers[kind, layer].graph.shapes
+        weights = weights.unflatten(-1, shapes[key]).unflatten(-3, shapes[query])
+        return weights if head is None else weights[:, 0]
+
+    def _weights(
+        self, kind: Kind, query: str, key: str, layer: int, head: int | None, pictures: slice
+    ) -> Float[Tensor, "b heads q k"]:
+        kept = self._checked(kind, (query, key), layer, head)
+        heads = slice(None) if head is None else slice(head, head + 1)
+        q, k = kept.q[pictures, heads], kept.k[pictures, heads]
+        return kept.attention.weights(q, k, kept.graph, query, key).detach()
+
+    def _checked(self, kind: Kind, names: tuple[str, str], layer: int, head: int | None) -> _Layer:
+        for name in names:
+            if name not in self.graph.shapes:
+                raise ValueError(
+                    f"backbone: got {name!r}; captured were {', '.join(self.graph.names)}; use one of them"
+                )
+        layers = [number for captured, number in self._layers if captured == kind]
+        if layer not in layers:
+            has = f"0 to {max(layers)}" if layers else "none"
+            raise ValueError(f"layer: got {layer}; captured {kind} layers: {has}; count from 0")
+        kept = self._layers[kind, layer]
+        if head is not None and not 0 <= head < kept.q.shape[1]:
+            raise ValueError(f"head: got {head}; expected 0 to {kept.q.shape[1] - 1}, or None for all")
+        return kept
+
+
+@contextmanager
+def capture(model: nn.Module) -> Iterator[CapturedAttention]:
+    """Keeps queries and keys of every attention layer while the context is open; outside it, nothing costs anything.
+
+    The weights rebuilt from them come from the same queries, keys and biases as the fused pass. Of several passes the
+    last one stays. What was captured can be read after the context has ended.
+
+    Args:
+        model: A model with attention layers, such as `GraFeatMerge`.
+
+    Yields:
+        The captured attention, filled by each forward pass.
+
+    Raises:
+        ValueError: If the model has no attention layers.
+    """
+    record = CapturedAttention()
+    attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    if not attentions:
+        raise ValueError(f"model: {type(model).__name__} has no attention layers to capture; use GraFeatMerge")
+    for kind in ("intra", "cross"):
+        for layer, attention in enumerate(a for a in attentions if a.kind == kind):
+            attention.recorder = _recorder(record, kind, layer, attention)
+    try:
+        yield record
+    finally:
+        for attention in attentions:
+            attention.recorder = None
+
+
+def _recorder(
+    record: CapturedAttention, kind: Kind, layer: int, attention: PatchAttention
+) -> Callable[[Heads, Heads, PatchGraph], None]:
+    def keep(q: Heads, k: Heads, graph: PatchGraph) -> None:
+        record._layers[kind, layer] = _Layer(attention, q.detach(), k.detach(), graph)
+
+    return keep

@@ -1,0 +1,225 @@
+"""Feature grids: what one backbone says of each patch of a picture, and where in the picture that patch lies."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grafeat.splits import Index, LabelledSet, Rows, take
+
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureGrid:
+    """The features that one backbone gives for a batch of pictures, on its own grid of patches.
+
+    Each patch has a box in the picture. The boxes tile the field evenly: that is a convention, since the pixels that
+    really reach a patch (its receptive field) spread further.
+
+    Args:
+        name: The backbone's name.
+        features: Features (b, c, h, w), floating point, finite.
+        field: The part of the picture that the grid covers, (x0, y0, x1, y1) in [0, 1]; the whole picture by default.
+
+    Raises:
+        TypeError: If the features are not a floating-point tensor.
+        ValueError: If they are not of rank 4, are empty, or hold NaN or infinity; if `field` is no box.
+    """
+
+    name: str
+    features: Float[Tensor, "b c h w"]
+    field: Box = WHOLE
+
+    def __post_init__(self) -> None:
+        _check_form(self.name, self.features, self.field)
+        finite = torch.isfinite(self.features)
+        if not bool(finite.all()):
+            picture, channel, row, column = (~finite).nonzero()[0].tolist()
+            raise ValueError(
+                f"features: backbone {self.name!r} has NaN or infinity ({int((~finite).sum()):,} of {finite.numel():,} "
+                f"values, the first at picture {picture}, channel {channel}, patch ({row}, {column})); expected finite "
+                "numbers; check its weights and its pictures, or extract with dtype=torch.float32"
+            )
+
+    @classmethod
+    def trusted(cls, name: str, features: Float[Tensor, "b c h w"], field: Box = WHOLE) -> Self:
+        """A grid whose features are known to be finite: skips reading them all, for views and for memory maps."""
+        _check_form(name, features, field)
+        grid = object.__new__(cls)
+        for attribute, value in (("name", name), ("features", features), ("field", field)):
+            object.__setattr__(grid, attribute, value)
+        return grid
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: slice | Tensor) -> Self:
+        """The grids of some of the pictures."""
+        return self.trusted(self.name, self.features[index], self.field)
+
+    def __repr__(self) -> str:
+        b, c, h, w = self.features.shape
+        part = "" if self.field == WHOLE else f", field={self.field}"
+        return f"FeatureGrid({self.name!r}, {b:,} × {c} × {h} × {w}, {_dtype(self.features)}{part})"
+
+    @property
+    def channels(self) -> int:
+        """Channels c of each patch."""
+        return self.features.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns (h, w) of the grid."""
+        return self.features.shape[2], self.features.shape[3]
+
+    @property
+    def boxes(self) -> Float[Tensor, "patches 4"]:
+        """Box (x0, y0, x1, y1) of each patch in the picture, in [0, 1], row by row."""
+        return patch_boxes(self.shape, self.field)
+
+    @property
+    def centres(self) -> Float[Tensor, "patches 2"]:
+        """Centre (x, y) of each patch in the picture, in [0, 1], row by row."""
+        return patch_centres(self.shape, self.field)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same grid on another device or in another floating-point type."""
+        return self.trusted(self.name, self.features.to(device=device, dtype=dtype), self.field)
+
+
+def patch_boxes(shape: tuple[int, int], field: Box = WHOLE) -> Float[Tensor, "patches 4"]:
+    """Box of each patch of an (h, w) grid that tiles `field` evenly: (h·w, 4) as x0, y0, x1, y1, row by row."""
+    h, w = shape
+    x0, y0, x1, y1 = field
+    across = torch.linspace(x0, x1, w + 1, dtype=torch.float64)
+    down = torch.linspace(y0, y1, h + 1, dtype=torch.float64)
+    top, left = torch.meshgrid(down[:-1], across[:-1], indexing="ij")
+    bottom, right = torch.meshgrid(down[1:], across[1:], indexing="ij")
+    return torch.stack([left, top, right, bottom], dim=-1).flatten(0, 1).float()
+
+
+def patch_centres(shape: tuple[int, int], field: Box = WHOLE) -> Float[Tensor, "patches 2"]:
+    """Centre (x, y) of each patch of an (h, w) grid that tiles `field` evenly: (h·w, 2), row by row."""
+    boxes = patch_boxes(shape, field)
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+class GridSet(LabelledSet):
+    """The feature grids of several backbones for the same pictures, with the pictures' labels.
+
+    Args:
+        grids: One grid for each backbone, of equal batch; names differ.
+        labels: Class numbers (b,), or None.
+        classes: Names of the classes; numbered if absent.
+        parts: Rows of the parts `train`, `val` and `test`, as `extract` passes them on from the pictures.
+
+    Raises:
+        ValueError: If there is no grid, two share a name, or batches or labels do not agree.
+    """
+
+    def __init__(
+        self,
+        grids: Sequence[FeatureGrid],
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        parts: Mapping[str, Rows] | None = None,
+    ) -> None:
+        self._stored = check_grids(grids)
+        self._set_up(len(self._stored[0]), labels, classes, parts)
+
+    @overload
+    def __getitem__(self, index: str) -> FeatureGrid: ...
+    @overload
+    def __getitem__(self, index: Index) -> Self: ...
+    def __getitem__(self, index: str | Index) -> FeatureGrid | Self:
+        """One backbone's grid by its name, or a set of some of the pictures."""
+        if not isinstance(index, str):
+            return super().__getitem__(index)
+        return self._taken(self._stored[self.names.index(self._known(index))])
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{count:,} {part}" for part, count in self.parts.items())
+        labels = f"{len(self.classes)} classes" if self._store_labels is not None else "no labels"
+        wide = max(len(name) for name in self.names)
+        rows = (
+            f"  {g.name:<{wide}}  {g.channels:>5} × {g.shape[0]} × {g.shape[1]}  {_dtype(g.features)}"
+            for g in self._stored
+        )
+        return "\n".join([f"GridSet: {len(self):,} pictures{f' ({parts})' if parts else ''}, {labels}", *rows])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the backbones."""
+        return tuple(grid.name for grid in self._stored)
+
+    @property
+    def grids(self) -> tuple[FeatureGrid, ...]:
+        """The grids of the set's pictures, one for each backbone."""
+        return tuple(self._taken(grid) for grid in self._stored)
+
+    def without(self, *names: str) -> Self:
+        """The same pictures as seen by all backbones but these."""
+        gone = {self._known(name) for name in names}
+        return self.only(*(name for name in self.names if name not in gone))
+
+    def only(self, *names: str) -> Self:
+        """The same pictures as seen by these backbones, in this order."""
+        view = copy.copy(self)
+        view._stored = check_grids([self._stored[self.names.index(self._known(name))] for name in names])
+        return view
+
+    def _known(self, name: str) -> str:
+        if name not in self.names:
+            raise ValueError(f"name: got {name!r}, but the backbones here are {', '.join(self.names)}; use one of them")
+        return name
+
+    def _taken(self, grid: FeatureGrid) -> FeatureGrid:
+        return FeatureGrid.trusted(grid.name, take(grid.features, self._rows), grid.field)
+
+
+def check_grids(grids: Sequence[FeatureGrid]) -> tuple[FeatureGrid, ...]:
+    """The grids as a tuple, once they are known to differ in name and to agree in batch.
+
+    Raises:
+        TypeError: If something else than a `FeatureGrid` is among them.
+        ValueError: If there is none, two share a name, or their batches differ.
+    """
+    grids = tuple(grids)
+    for grid in grids:
+        if not isinstance(grid, FeatureGrid):
+            raise TypeError(f"grids: got {type(grid).__name__}; expected FeatureGrid; wrap it: FeatureGrid(name, features)")
+    if not grids:
+        raise ValueError("grids: got none; expected at least one FeatureGrid; keep at least one backbone")
+    names = [grid.name for grid in grids]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"grids: the name {twice[0]!r} is there twice; expected different names; pass name= to one backbone")
+    if len({len(grid) for grid in grids}) > 1:
+        found = ", ".join(f"{grid.name} {tuple(grid.features.shape)}" for grid in grids)
+        raise ValueError(f"grids: unequal batches ({found}); expected the same pictures for every backbone; slice them alike")
+    return grids
+
+
+def _check_form(name: str, features: Tensor, field: Box) -> None:
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        kind = str(features.dtype) if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"features: backbone {name!r} gave {kind}; expected a floating-point tensor; convert with .float()")
+    if features.ndim != 4 or 0 in features.shape[1:]:
+        raise ValueError(
+            f"features: backbone {name!r} gave shape {tuple(features.shape)}; expected (b, c, h, w) with no empty "
+            "axis; reshape tokens to their grid first"
+        )
+    x0, y0, x1, y1 = field
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise ValueError(f"field: got {field} for backbone {name!r}; expected 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1")
+
+
+def _dtype(features: Tensor) -> str:
+    return str(features.dtype).removeprefix("torch.")
