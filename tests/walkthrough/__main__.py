@@ -1,20 +1,19 @@
-"""The command behind `make walkthrough`: python tests/walkthrough [--out build] [notebooks/NN_title.ipynb …]."""
+"""The command behind `make walkthrough`: python tests/walkthrough [--out FOLDER] [NOTEBOOK …]."""
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder above holds this package; Python put the package itself
-
-from walkthrough.record import ROOT, find_notebooks
-from walkthrough.run import Walkthrough
-from walkthrough.terminal import Progress
-
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="walkthrough", description="Executes notebooks and writes them as pages.")
+    """Executes the notebooks and tells how it went; 0 if every one ran."""
+    from walkthrough.record import ROOT, find_notebooks
+    from walkthrough.run import Walkthrough
+    from walkthrough.terminal import Progress
+
+    parser = argparse.ArgumentParser("walkthrough", description="Executes notebooks, writes pages.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="which ones (default: all, in order)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for the pages (default: build)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build", help="where to (default: build)")
     options = parser.parse_args()
     walk = Walkthrough(options.notebooks or find_notebooks(), out=options.out)
     progress = Progress(sys.stdout)
@@ -24,4 +23,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # Python put this folder there; the package lies one above
     sys.exit(main())

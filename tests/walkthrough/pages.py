@@ -1,4 +1,4 @@
-"""Executed notebooks and the index as HTML pages that need nothing from elsewhere: no script, font or picture."""
+"""Executed notebooks and the index as HTML pages that fetch nothing: no script, font or picture."""
 
 import copy
 import os
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from latex2mathml import converter
@@ -26,8 +25,8 @@ _STYLE = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
 def notebook_page(notebook: NotebookNode, run: Run, before: Run | None, after: Run | None) -> str:
     """An executed notebook as one self-contained page.
 
-    nbconvert's own template fetches require.js, MathJax and the widgets' scripts when the page is opened. This
-    one has none of them: formulas become MathML, and widgets are frozen as they stood.
+    nbconvert's own template fetches require.js, MathJax and the widgets' scripts when a page is opened.
+    This one has none of them: formulas become MathML, and widgets are frozen as they stood.
     """
     notebook = copy.deepcopy(notebook)
     widgets.freeze(notebook)
@@ -41,11 +40,11 @@ def notebook_page(notebook: NotebookNode, run: Run, before: Run | None, after: R
 
 def index_page(runs: Sequence[Run]) -> str:
     """The table of contents: each notebook's question, time in this run, and what came of it."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
-    environment.globals["duration"] = duration
-    longest = max((run.seconds or 0 for run in runs), default=0)
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    times = [run.seconds or 0 for run in runs]
     return environment.get_template("index.html.j2").render(
-        runs=runs, style=_STYLE, longest=longest, total=sum(run.seconds or 0 for run in runs), machine=_machine()
+        runs=runs, total=sum(times), longest=max(times), duration=duration, machine=_machine(), style=_STYLE
     )
 
 
@@ -67,7 +66,7 @@ class _Exporter(HTMLExporter):
     """nbconvert with our template and our Markdown."""
 
     def __init__(self) -> None:
-        super().__init__(template_name="notebook", extra_template_basedirs=[str(_TEMPLATES)], embed_images=True)
+        super().__init__(template_name="notebook", extra_template_basedirs=[str(_TEMPLATES)])
 
     @jinja2.pass_context
     def markdown2html(self, context: jinja2.runtime.Context, source: str) -> str:
@@ -96,5 +95,10 @@ class _Markdown(IPythonRenderer):
         local = re.sub(r"^(?:\./)?([^/:]+)\.ipynb(?=$|#)", r"\1.html", url)
         return super().link(text, local, title)
 
-    def block_mermaidjs(self, code: str) -> Any:
-        raise ValueError("a mermaid diagram needs a script from elsewhere: draw it with matplotlib instead")
+    def block_mermaidjs(self, code: str) -> str:
+        raise ValueError("a mermaid diagram needs a script from elsewhere; draw it with matplotlib instead")
+
+    def _html_embed_images(self, html: str) -> str:
+        """Leaves the rest alone; nbconvert's way closes a <details> whose end comes in a later fragment."""
+        source = r'(<img\b[^>]*\bsrc=")([^"]+)'
+        return re.sub(source, lambda found: found[1] + self._embed_image_or_attachment(found[2]), html)

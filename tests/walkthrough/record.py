@@ -53,4 +53,5 @@ def describe(path: Path) -> Run:
     first = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
     heading = re.search(r"^# +(?:\d+[ .:·–]*)?(.+)$", first, flags=re.MULTILINE)
     downloads = re.search(r"downloads?\W+([^.\n|·]+)", first, flags=re.IGNORECASE)
-    return Run(path, heading[1].strip() if heading else path.stem, downloads[1].strip(" *_") if downloads else "")
+    question = heading[1].strip() if heading else path.stem
+    return Run(path, question, downloads[1].strip(" *_") if downloads else "")

@@ -53,7 +53,7 @@ class Walkthrough:
 
 
 def execute(notebook: NotebookNode, folder: Path, on_cell: Callable[[int], None]) -> Failure | None:
-    """Runs all cells in a fresh kernel without network, in place; stops at the first failure and returns it."""
+    """Runs all cells in a fresh kernel without network, in place; stops at the first failure, returns it."""
     at = 0
 
     def start(cell: NotebookNode, cell_index: int) -> None:
@@ -70,8 +70,9 @@ def execute(notebook: NotebookNode, folder: Path, on_cell: Callable[[int], None]
         except CellExecutionError:
             pass  # the kernel's own traceback is among the cell's outputs
         except (CellTimeoutError, DeadKernelError) as error:  # and then it is not: put one there
-            name, reason = type(error).__name__, str(error)
-            notebook.cells[at].outputs.append(new_output("error", ename=name, evalue=reason, traceback=[reason]))
+            notebook.cells[at].outputs.append(
+                new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[str(error)])
+            )
     return _failure(notebook.cells[at], at + 1)
 
 

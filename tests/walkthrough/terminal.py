@@ -27,7 +27,8 @@ class Progress:
     def show(self, run: Run) -> None:
         """Tells what came of a notebook; of a failed one also the cell and its traceback."""
         state = f"FAILED at cell {run.failure.cell}" if run.failure else "ok"
-        self._write(("\r\x1b[K" if self._live else "") + f"{run.notebook.stem:<44} {duration(run.seconds):>9}  {state}\n")
+        start = "\r\x1b[K" if self._live else ""
+        self._write(f"{start}{run.notebook.stem:<44} {duration(run.seconds):>12}  {state}\n")
         if run.failure:
             self._write(f"\n{_indented(run.failure.source)}\n\n{_indented(self._plain(run.failure.traceback))}\n\n")
 

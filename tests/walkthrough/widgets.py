@@ -39,7 +39,8 @@ def _joined(parts: Iterator[str | NotebookNode]) -> list[NotebookNode]:
             controls.append(part)
             continue
         if controls:
-            markup = f'<div class="controls">{"".join(controls)}</div>'
+            hint = "<small>live in JupyterLab</small>" if "disabled" in "".join(controls) else ""
+            markup = f'<div class="controls">{"".join(controls)}{hint}</div>'
             outputs.append(nbformat.v4.new_output("display_data", data={"text/html": markup}))
             controls = []
         if part is not None:
@@ -50,7 +51,7 @@ def _joined(parts: Iterator[str | NotebookNode]) -> list[NotebookNode]:
 def _parts(model_id: str, models: dict[str, Any]) -> Iterator[str | NotebookNode]:
     """Depth first: HTML of each control, and the outputs which Output widgets hold."""
     model = models.get(model_id.removeprefix("IPY_MODEL_"))
-    if model is None or _hidden(model["state"], models):  # closed by its own code, as finished progress bars are
+    if model is None or _hidden(model["state"], models):  # closed by its own code, as some progress bars are
         return
     state, kind = model["state"], model["model_name"].removesuffix("Model")
     if kind == "Output":
@@ -84,7 +85,10 @@ def _control(kind: str, state: dict[str, Any], buffers: list[dict[str, Any]]) ->
         return f'<label><input type="checkbox" disabled{" checked" * bool(state["value"])}> {label}</label>'
     if "value" not in state and "_options_labels" not in state:
         return f"<span>{kind}: live in JupyterLab only</span>"
-    return f"<label>{label} {_slider(state)}<output>{html.escape(_value(state))}</output></label>"
+    value = html.escape(_value(state))
+    if "_options_labels" in state and "Slider" not in kind:
+        return f"<label>{label} <select disabled><option>{value}</option></select></label>"
+    return f"<label>{label} {_slider(state)}<output>{value}</output></label>"
 
 
 def _slider(state: dict[str, Any]) -> str:
