@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import networkx as nx
 import torch
@@ -23,6 +23,7 @@ class Patch(NamedTuple):
     column: int
 
 
+@runtime_checkable
 class AttentionWeights(Protocol):
     """What `capture` gives: the weight of each edge, as blocks between two grids."""
 
@@ -57,7 +58,9 @@ class PatchGraph:
             raise ValueError("shapes: got no backbone; expected at least one, as {'name': (rows, columns)}")
         for name, shape in self.shapes.items():
             if len(shape) != 2 or min(shape) < 1:
-                raise ValueError(f"shapes: backbone {name!r} has {shape}; expected (rows, columns), each 1 or more")
+                raise ValueError(
+                    f"shapes: backbone {name!r} has {shape}; expected (rows, columns), each 1 or more"
+                )
 
     @classmethod
     def of(cls, grids: GridSet | list[FeatureGrid] | tuple[FeatureGrid, ...]) -> Self:
@@ -67,7 +70,9 @@ class PatchGraph:
 
     def __repr__(self) -> str:
         wide = max(len(name) for name in self.names)
-        vertices = (f"  {name:<{wide}}  {h} × {w} = {h * w:,} patches" for name, (h, w) in self.shapes.items())
+        vertices = (
+            f"  {name:<{wide}}  {h} × {w} = {h * w:,} patches" for name, (h, w) in self.shapes.items()
+        )
         return "\n".join(
             [
                 f"PatchGraph: {self.num_vertices:,} vertices of {len(self.names)} backbones, {self.num_edges():,} edges",
@@ -91,7 +96,9 @@ class PatchGraph:
     def slices(self) -> dict[str, slice]:
         """Which vertices belong to each backbone."""
         stops = torch.tensor(list(self.sizes.values())).cumsum(0).tolist()
-        return {name: slice(stop - self.sizes[name], stop) for name, stop in zip(self.names, stops, strict=True)}
+        return {
+            name: slice(stop - self.sizes[name], stop) for name, stop in zip(self.names, stops, strict=True)
+        }
 
     @property
     def num_vertices(self) -> int:
@@ -149,7 +156,9 @@ class PatchGraph:
         """Centres (x, y) of all vertices in the picture, in [0, 1]."""
         return torch.cat([patch_centres(shape, self._field(name)) for name, shape in self.shapes.items()])
 
-    def neighbours(self, vertex: int, kind: Kind | None = None, *, self_loops: bool = True) -> Int[Tensor, " found"]:
+    def neighbours(
+        self, vertex: int, kind: Kind | None = None, *, self_loops: bool = True
+    ) -> Int[Tensor, " found"]:
         """Vertices to which this one may attend: intra on its own grid (itself included), cross on all others."""
         own = self.slices[self.locate(vertex).backbone]
         every = torch.arange(self.num_vertices)
@@ -161,7 +170,9 @@ class PatchGraph:
         """The graph that never had these backbones."""
         gone = {self._known(name) for name in names}
         kept = [name for name in self.names if name not in gone]
-        return type(self)({name: self.shapes[name] for name in kept}, {name: self._field(name) for name in kept})
+        return type(self)(
+            {name: self.shapes[name] for name in kept}, {name: self._field(name) for name in kept}
+        )
 
     def to_networkx(
         self,
@@ -192,7 +203,9 @@ class PatchGraph:
             ValueError: If `top` is given without `attention`, or is below 1.
         """
         if top is not None and (attention is None or top < 1):
-            raise ValueError(f"top: got {top}; expected 1 or more, together with attention=; capture it first")
+            raise ValueError(
+                f"top: got {top}; expected 1 or more, together with attention=; capture it first"
+            )
         graph = nx.DiGraph()
         for vertex in range(self.num_vertices):
             graph.add_node(vertex, **self.locate(vertex)._asdict(), box=self.box(vertex))
@@ -231,10 +244,16 @@ class PatchGraph:
         return dense[edges[:, 0], edges[:, 1]]
 
     def _add_edges(
-        self, graph: nx.DiGraph, kind: Kind, edges: Int[Tensor, "edges 2"], weights: Float[Tensor, " edges"] | None
+        self,
+        graph: nx.DiGraph,
+        kind: Kind,
+        edges: Int[Tensor, "edges 2"],
+        weights: Float[Tensor, " edges"] | None,
     ) -> None:
         backbone = [self.locate(vertex).backbone for vertex in range(self.num_vertices)]
-        values = [{} for _ in range(len(edges))] if weights is None else [{"weight": w} for w in weights.tolist()]
+        values = (
+            [{} for _ in range(len(edges))] if weights is None else [{"weight": w} for w in weights.tolist()]
+        )
         graph.add_edges_from(
             (i, j, {"kind": kind, "relation": (backbone[i], backbone[j]), **value})
             for (i, j), value in zip(edges.tolist(), values, strict=True)
@@ -245,7 +264,9 @@ class PatchGraph:
 
     def _known(self, name: str) -> str:
         if name not in self.shapes:
-            raise ValueError(f"backbone: got {name!r}; the graph has {', '.join(self.names)}; use one of them")
+            raise ValueError(
+                f"backbone: got {name!r}; the graph has {', '.join(self.names)}; use one of them"
+            )
         return name
 
 

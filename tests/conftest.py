@@ -1,6 +1,7 @@
 """Before any test: shapes are checked at run time, figures need no screen, the network is closed."""
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import jaxtyping
@@ -9,7 +10,7 @@ import torch
 from walkthrough.network import close_network
 
 # Must come before the first import of grafeat: from here on its type hints, shapes included, are checked.
-jaxtyping.install_import_hook("grafeat", "beartype.beartype")
+jaxtyping.install_import_hook("grafeat", "typecheck.checked")
 
 os.environ["MPLBACKEND"] = "Agg"
 close_network()
@@ -23,3 +24,11 @@ hypothesis.settings.load_profile("grafeat")
 def two_threads() -> None:
     """The threads of the smallest machine the suite is for, so that sums come out alike on larger ones."""
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Type hints are not checked, as for a user: the package's own errors must catch what is wrong."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
