@@ -5,6 +5,8 @@ PYTHON ?= python3
 LAB_FLAGS ?=
 
 python := .venv/bin/python
+# else JupyterLab asks at its first start whether it may fetch news, and looks for updates
+offline := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help lab walkthrough test clean
@@ -18,7 +20,7 @@ help:
 	@echo "PYTHON=python3.12 picks the interpreter of a new .venv (3.11 or newer)."
 
 lab: .venv/.lab
-	$(python) -m jupyterlab $(as_root) --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB_FLAGS) notebooks/00_start_here.ipynb
+	$(python) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(as_root) $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
 walkthrough: .venv/.lab
 	$(python) tests/walkthrough
@@ -40,7 +42,9 @@ test: .venv/.test
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "grafeat needs Python 3.11 or newer, which '$(PYTHON)' is not. Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '$(offline)' > .venv/share/jupyter/lab/settings/overrides.json
 
 clean:
 	rm -rf .venv build notebooks/build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
