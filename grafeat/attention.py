@@ -1,7 +1,7 @@
 """Intra and cross attention over the patches of several backbones, and the capture of their weights.
 
-Tensors hold the vertices of all backbones side by side, (b, n, d), in the order of the `PatchGraph`: what all backbones
-share is one matrix product, and only the attention itself goes block by block.
+Tensors hold the vertices of all backbones side by side, (b, n, d), in the order of the `PatchGraph`: what all
+backbones share is one matrix product, and only the attention itself goes block by block.
 """
 
 import math
@@ -32,19 +32,27 @@ class Angles(NamedTuple):
 class RotaryPositions(nn.Module):
     """Turns queries and keys by learned Fourier frequencies of the patch centre.
 
-    The product of a turned query and a turned key depends on the two places only through their difference, so that
-    patches of *different* grids can match places too.
+    The product of a turned query and a turned key depends on the two places only through their difference, so
+    that patches of *different* grids can match places too.
 
     Args:
         head_width: Channels k of a head; even.
         spread: Standard deviation of the frequencies at the start, in radians per picture side.
 
-    Source: Lindenberger et al., LightGlue, ICCV 2023, eq. 3 and 4. There only self-attention is turned; here all grids
-    show the same picture, so cross attention is turned as well.
+    Raises:
+        ValueError: If `head_width` is odd.
+
+    Source: Lindenberger et al., LightGlue, ICCV 2023, eq. 3 and 4. There only self-attention is turned; here
+    all grids show the same picture, so cross attention is turned as well.
     """
 
     def __init__(self, head_width: int, *, spread: float = 2 * math.pi) -> None:
         super().__init__()
+        if head_width < 2 or head_width % 2:
+            raise ValueError(
+                f"head_width: got {head_width}; expected an even number, as channels turn in pairs; change "
+                "the width or the number of heads"
+            )
         self.frequencies = nn.Parameter(spread * torch.randn(2, head_width // 2))
 
     def forward(self, centres: Float[Tensor, "n 2"]) -> Angles:
@@ -84,11 +92,12 @@ class PerBackbone(nn.Module):
 
 
 class PatchAttention(nn.Module):
-    """What intra and cross attention share: x ← x + MLP([x ‖ message]), where the message is attended values.
+    """What intra and cross attention share: x ← x + MLP([x ‖ message]), the message being attended values.
 
-    The values that travel along a relation are scaled by the relation's embedding, one learnable number that starts at
-    1. As a gate it receives gradient whatever the number of relations; as a bias on the logits it would receive none
-    where a softmax holds a single relation. There is no output projection: the MLP's first layer is one.
+    The values that travel along a relation are scaled by the relation's embedding, one learnable number that
+    starts at 1. As a gate it receives gradient whatever the number of relations; as a bias on the logits it
+    would receive none where a softmax holds a single relation. There is no output projection: the MLP's first
+    layer is one.
 
     Args:
         names: The backbones that the model knows.
@@ -97,14 +106,23 @@ class PatchAttention(nn.Module):
         shared: Whether all backbones use the same projections and MLP.
         gain: Factor on the last layer's weights at the start; a small one begins close to x ← x.
 
-    Source: the update is Sarlin et al., SuperGlue, CVPR 2020, eq. 3 to 5, with LayerNorm in the place of BatchNorm;
-    the relation embedding is Wang et al., RE-GNN, IEEE Trans. Big Data 2023, there a factor on the adjacency's entries.
+    Raises:
+        ValueError: If `width` is no multiple of `heads`; in use, if the graph does not fit the layer or the
+            states.
+
+    Source: the update is Sarlin et al., SuperGlue, CVPR 2020, eq. 3 to 5, with LayerNorm in the place of
+    BatchNorm; the relation embedding is Wang et al., RE-GNN, IEEE Trans. Big Data 2023, there a factor on the
+    adjacency's entries.
     """
 
     kind: Kind
 
-    def __init__(self, names: Sequence[str], width: int, heads: int, *, shared: bool = True, gain: float = 1.0) -> None:
+    def __init__(
+        self, names: Sequence[str], width: int, heads: int, *, shared: bool = True, gain: float = 1.0
+    ) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width: got {width} for {heads} heads; expected a multiple; change one of them")
         self.heads = heads
         self.relations = tuple(PatchGraph(dict.fromkeys(names, (1, 1))).relations(self.kind))
         self.relation = nn.Parameter(torch.ones(len(self.relations)))
@@ -123,6 +141,7 @@ class PatchAttention(nn.Module):
             angles: The vertices' rotary angles.
             keep: Factor on each picture's messages: 0 where a picture's messages are dropped in training.
         """
+        self._check(x, graph)
         qkv = self.project(x, graph).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(qkv[:2], angles)  # (2, b, heads, n, k)
         if self.recorder is not None:
@@ -136,8 +155,23 @@ class PatchAttention(nn.Module):
         """Attended values for every vertex, (b, heads, n, k)."""
 
     @abstractmethod
-    def weights(self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str) -> Float[Tensor, "b heads q k"]:
-        """Attention weights from the patches of one backbone to those of one backbone, each row summing to 1."""
+    def weights(
+        self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str
+    ) -> Float[Tensor, "b heads queries keys"]:
+        """Attention weights from the patches of `query` to the patches of `key`."""
+
+    def _check(self, x: Vertices, graph: PatchGraph) -> None:
+        unknown = [name for name in graph.names if name not in self.project.names]
+        if unknown:
+            raise ValueError(
+                f"graph: has backbone {unknown[0]!r}, but this layer knows {', '.join(self.project.names)}; "
+                "build it with the names of all backbones"
+            )
+        if x.shape[1] != graph.num_vertices:
+            raise ValueError(
+                f"x: got {x.shape[1]} vertices, shape {tuple(x.shape)}; expected (b, {graph.num_vertices}, "
+                f"d), as the graph has {graph.num_vertices}; make both from the same grids"
+            )
 
     def gate(self, query: str, key: str) -> Float[Tensor, ""]:
         """The relation's embedding: the factor on what `query` receives from `key`."""
@@ -157,7 +191,9 @@ class IntraAttention(PatchAttention):
         ]
         return torch.cat(blocks, dim=2)
 
-    def weights(self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str) -> Float[Tensor, "b heads q k"]:
+    def weights(
+        self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str
+    ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights on one backbone's own grid, each row summing to 1."""
         own = graph.slices[query]
         return _softmax(q[:, :, own], k[:, :, own])
@@ -166,8 +202,9 @@ class IntraAttention(PatchAttention):
 class CrossAttention(PatchAttention):
     """Each backbone's patches attend to the patches of all other backbones, in one softmax.
 
-    A softmax over patches favours the finer grid. With `balance`, the logits of a backbone with n patches carry the bias
-    −log n, so that equal logits give equal mass to every backbone, whatever its grid. A lone backbone gets zero messages.
+    A softmax over patches favours the finer grid. With `balance`, the logits of a backbone with n patches
+    carry the bias −log n, so that equal logits give equal mass to every backbone, whatever its grid. A lone
+    backbone gets zero messages.
 
     Args:
         names: The backbones that the model knows.
@@ -200,17 +237,22 @@ class CrossAttention(PatchAttention):
         blocks = []
         for name, own in graph.slices.items():
             others = [other for other in graph.names if other != name]
-            values = torch.cat([v[:, :, graph.slices[other]] * self.gate(name, other) for other in others], dim=2)
-            bias = self._bias(graph, others, q)
-            blocks.append(
-                F.scaled_dot_product_attention(q[:, :, own], _others(k, own), values, attn_mask=bias),
+            values = torch.cat(
+                [v[:, :, graph.slices[other]] * self.gate(name, other) for other in others], dim=2
             )
+            bias = self._bias(graph, others, q)
+            keys = _others(k, own)
+            blocks.append(F.scaled_dot_product_attention(q[:, :, own], keys, values, attn_mask=bias))
         return torch.cat(blocks, dim=2)
 
-    def weights(self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str) -> Float[Tensor, "b heads q k"]:
+    def weights(
+        self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str
+    ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights on one other grid; over all other grids together, each row sums to 1."""
         others = [other for other in graph.names if other != query]
-        rows = _softmax(q[:, :, graph.slices[query]], _others(k, graph.slices[query]), self._bias(graph, others, q))
+        rows = _softmax(
+            q[:, :, graph.slices[query]], _others(k, graph.slices[query]), self._bias(graph, others, q)
+        )
         return rows.split([graph.sizes[other] for other in others], dim=-1)[others.index(key)]
 
     def _bias(self, graph: PatchGraph, others: Sequence[str], like: Tensor) -> Float[Tensor, "1 keys"] | None:
@@ -228,14 +270,18 @@ def _update(width: int, gain: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), last)
 
 
-def _others(states: Heads, own: slice) -> Heads:
+def _others(states: Heads, own: slice) -> Float[Tensor, "b heads keys k"]:
     before, after = states[:, :, : own.start], states[:, :, own.stop :]
     if not before.shape[2]:
         return after
     return before if not after.shape[2] else torch.cat([before, after], dim=2)
 
 
-def _softmax(q: Heads, k: Heads, bias: Float[Tensor, "1 keys"] | None = None) -> Float[Tensor, "b heads q k"]:
+def _softmax(
+    q: Float[Tensor, "b heads queries k"],
+    k: Float[Tensor, "b heads keys k"],
+    bias: Float[Tensor, "1 keys"] | None = None,
+) -> Float[Tensor, "b heads queries keys"]:
     logits = q @ k.mT / math.sqrt(q.shape[-1])
     return (logits if bias is None else logits + bias).softmax(dim=-1)
 
@@ -252,8 +298,8 @@ class _Layer:
 class CapturedAttention:
     """The attention weights of a model's last forward pass, rebuilt on demand from the kept queries and keys.
 
-    Layers and heads are counted from 0. "Query" is the backbone whose patches attend, "key" the one they attend to. The
-    weights say where information is routed, not what matters for the prediction.
+    Layers and heads are counted from 0. "Query" is the backbone whose patches attend, "key" the one they
+    attend to. The weights say where information is routed, not what matters for the prediction.
     """
 
     _layers: dict[tuple[Kind, int], _Layer] = field(default_factory=dict)
@@ -265,15 +311,17 @@ class CapturedAttention:
         kinds = {kind: sum(k == kind for k, _ in self._layers) for kind in ("intra", "cross")}
         names = ", ".join(f"{name} {h} × {w}" for name, (h, w) in any_layer.graph.shapes.items())
         return (
-            f"CapturedAttention: {len(any_layer.q):,} pictures, {kinds['intra']} intra and {kinds['cross']} cross "
-            f"layers of {any_layer.q.shape[1]} heads; {names}"
+            f"CapturedAttention: {len(any_layer.q):,} pictures, {kinds['intra']} intra and {kinds['cross']} "
+            f"cross layers of {any_layer.q.shape[1]} heads; {names}"
         )
 
     @property
     def graph(self) -> PatchGraph:
         """The patch graph of the captured pass."""
         if not self._layers:
-            raise ValueError("attention: nothing was captured; call model(grids) inside `with capture(model)`")
+            raise ValueError(
+                "attention: nothing was captured; call model(grids) inside `with capture(model)`"
+            )
         return next(iter(self._layers.values())).graph
 
     def intra(self, name: str, layer: int, head: int | None = None) -> Float[Tensor, "b *heads h w h2 w2"]:
@@ -285,15 +333,17 @@ class CapturedAttention:
             head: The head, from 0; all heads if absent.
 
         Returns:
-            Weights (b, h, w, h, w), query patch first, or (b, heads, h, w, h, w) without `head`; in [0, 1]. Over the
-            last two axes they sum to 1.
+            Weights (b, h, w, h, w), query patch first, or (b, heads, h, w, h, w) without `head`; in [0, 1].
+            Over the last two axes they sum to 1.
 
         Raises:
             ValueError: If nothing was captured, or there is no such backbone, layer or head.
         """
         return self._grids("intra", name, name, layer, head)
 
-    def cross(self, query: str, key: str, layer: int, head: int | None = None) -> Float[Tensor, "b *heads h w h2 w2"]:
+    def cross(
+        self, query: str, key: str, layer: int, head: int | None = None
+    ) -> Float[Tensor, "b *heads h w h2 w2"]:
         """Weights of one cross layer from the patches of `query` to the patches of `key`.
 
         Args:
@@ -303,14 +353,18 @@ class CapturedAttention:
             head: The head, from 0; all heads if absent.
 
         Returns:
-            Weights (b, h_query, w_query, h_key, w_key), with an axis of heads after b without `head`; in [0, 1]. Over
-            the patches of *all* other backbones together they sum to 1.
+            Weights (b, h_query, w_query, h_key, w_key), with an axis of heads after b without `head`; in [0,
+            1]. Over the patches of *all* other backbones together they sum to 1.
 
         Raises:
-            ValueError: If nothing was captured, there is no such backbone, layer or head, or both backbones are one.
+            ValueError: If nothing was captured, there is no such backbone, layer or head, or both backbones
+                are
+                one.
         """
         if query == key:
-            raise ValueError(f"query, key: got {query!r} twice; cross attention joins two backbones; use intra() for one")
+            raise ValueError(
+                f"query, key: got {query!r} twice; cross attention joins two backbones; use intra() for one"
+            )
         return self._grids("cross", query, key, layer, head)
 
     def block(
@@ -318,7 +372,8 @@ class CapturedAttention:
     ) -> Float[Tensor, "patches_query patches_key"]:
         """Weights between two grids as a matrix (patches of `query`, patches of `key`), for one picture.
 
-        Intra weights where both are the same backbone, else cross weights; the mean over heads without `head`.
+        Intra weights where both are the same backbone, else cross weights; without `head`, the mean over
+        heads.
         """
         kind: Kind = "intra" if query == key else "cross"
         weights = self._weights(kind, query, key, layer, head, slice(picture, picture + 1))
@@ -334,7 +389,7 @@ class CapturedAttention:
 
     def _weights(
         self, kind: Kind, query: str, key: str, layer: int, head: int | None, pictures: slice
-    ) -> Float[Tensor, "b heads q k"]:
+    ) -> Float[Tensor, "b heads queries keys"]:
         kept = self._checked(kind, (query, key), layer, head)
         heads = slice(None) if head is None else slice(head, head + 1)
         q, k = kept.q[pictures, heads], kept.k[pictures, heads]
@@ -358,10 +413,11 @@ class CapturedAttention:
 
 @contextmanager
 def capture(model: nn.Module) -> Iterator[CapturedAttention]:
-    """Keeps queries and keys of every attention layer while the context is open; outside it, nothing costs anything.
+    """Keeps queries and keys of every attention layer while the context is open; outside it, nothing is kept.
 
-    The weights rebuilt from them come from the same queries, keys and biases as the fused pass. Of several passes the
-    last one stays. What was captured can be read after the context has ended.
+    The weights rebuilt from them come from the same queries, keys and biases as the fused pass. Of several
+    passes the last one stays. What was captured can be read after the context has ended. Of nested captures
+    of one model the innermost records.
 
     Args:
         model: A model with attention layers, such as `GraFeatMerge`.
@@ -374,16 +430,19 @@ def capture(model: nn.Module) -> Iterator[CapturedAttention]:
     """
     record = CapturedAttention()
     attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    before = [attention.recorder for attention in attentions]
     if not attentions:
-        raise ValueError(f"model: {type(model).__name__} has no attention layers to capture; use GraFeatMerge")
+        raise ValueError(
+            f"model: {type(model).__name__} has no attention layers to capture; use GraFeatMerge"
+        )
     for kind in ("intra", "cross"):
         for layer, attention in enumerate(a for a in attentions if a.kind == kind):
             attention.recorder = _recorder(record, kind, layer, attention)
     try:
         yield record
     finally:
-        for attention in attentions:
-            attention.recorder = None
+        for attention, recorder in zip(attentions, before, strict=True):
+            attention.recorder = recorder
 
 
 def _recorder(

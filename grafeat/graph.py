@@ -30,17 +30,17 @@ class AttentionWeights(Protocol):
     def block(
         self, query: str, key: str, *, layer: int, head: int | None = None, picture: int = 0
     ) -> Float[Tensor, "patches_query patches_key"]:
-        """Weights from the patches of one backbone (rows) to those of one backbone (columns), mean over heads."""
+        """Weights from the patches of `query` (rows) to those of `key` (columns), mean over heads."""
 
 
 @dataclass(frozen=True, eq=False)
 class PatchGraph:
     """The complete heterogeneous graph over the patches of one picture, held as dense blocks.
 
-    A vertex type is a backbone. A relation is an ordered pair of backbones (query, key): *intra* where both are the
-    same, *cross* where they differ. The edge i → j says that patch i may attend to patch j. A patch attends to itself
-    too, so the loops i → i are edges, of the kind intra; pass `self_loops=False` where they should not count.
-    Vertices are numbered backbone by backbone, each grid row by row.
+    A vertex type is a backbone. A relation is an ordered pair of backbones (query, key): *intra* where both
+    are the same, *cross* where they differ. The edge i → j says that patch i may attend to patch j. A patch
+    attends to itself too, so the loops i → i are edges, of the kind intra; pass `self_loops=False` where they
+    should not count. Vertices are numbered backbone by backbone, each grid row by row.
 
     Args:
         shapes: Rows and columns (h, w) of each backbone's grid, by name; or use `PatchGraph.of(grids)`.
@@ -59,7 +59,8 @@ class PatchGraph:
         for name, shape in self.shapes.items():
             if len(shape) != 2 or min(shape) < 1:
                 raise ValueError(
-                    f"shapes: backbone {name!r} has {shape}; expected (rows, columns), each 1 or more"
+                    f"shapes: backbone {name!r} has {shape}; expected (rows, columns), each 1 or more; pass "
+                    "grid.shape"
                 )
 
     @classmethod
@@ -75,7 +76,8 @@ class PatchGraph:
         )
         return "\n".join(
             [
-                f"PatchGraph: {self.num_vertices:,} vertices of {len(self.names)} backbones, {self.num_edges():,} edges",
+                f"PatchGraph: {self.num_vertices:,} vertices of {len(self.names)} backbones, "
+                f"{self.num_edges():,} edges",
                 *vertices,
                 f"  intra: {self.num_edges('intra'):,} edges, {self.num_vertices:,} of them loops i → i",
                 f"  cross: {self.num_edges('cross'):,} edges, {len(list(self.relations('cross')))} relations",
@@ -106,7 +108,7 @@ class PatchGraph:
         return sum(self.sizes.values())
 
     def num_edges(self, kind: Kind | None = None, *, self_loops: bool = True) -> int:
-        """Directed edges i → j, of one kind or of both; the n loops i → i are intra edges unless left out."""
+        """Directed edges i → j of one kind or of both; the n loops i → i are intra edges unless left out."""
         intra = sum(size**2 for size in self.sizes.values()) - (0 if self_loops else self.num_vertices)
         cross = self.num_vertices**2 - sum(size**2 for size in self.sizes.values())
         return {"intra": intra, "cross": cross, None: intra + cross}[_checked_kind(kind)]
@@ -128,22 +130,30 @@ class PatchGraph:
         h, w = self.shapes[self._known(backbone)]
         if not (0 <= row < h and 0 <= column < w):
             raise ValueError(
-                f"row, column: got ({row}, {column}); the grid of {backbone!r} is {h} × {w}, so rows run from 0 to "
-                f"{h - 1} and columns from 0 to {w - 1}"
+                f"row, column: got ({row}, {column}); the grid of {backbone!r} is {h} × {w}, so rows run "
+                f"from 0 to {h - 1} and columns from 0 to {w - 1}"
             )
         return self.slices[backbone].start + row * w + column
 
     def locate(self, vertex: int) -> Patch:
-        """Backbone, row and column of a vertex; the inverse of `vertex`."""
+        """Backbone, row and column of a vertex; the inverse of `vertex`.
+
+        Raises:
+            ValueError: If there is no such vertex.
+        """
         if not 0 <= vertex < self.num_vertices:
-            raise ValueError(f"vertex: got {vertex}; expected 0 to {self.num_vertices - 1}")
+            raise ValueError(
+                f"vertex: got {vertex}; expected 0 to {self.num_vertices - 1}; number it with "
+                "vertex(backbone, row, column)"
+            )
         name = next(name for name in self.names if vertex < self.slices[name].stop)
         row, column = divmod(vertex - self.slices[name].start, self.shapes[name][1])
         return Patch(name, row, column)
 
     def box(self, vertex: int) -> Box:
         """Box (x0, y0, x1, y1) of a vertex in the picture, in [0, 1]."""
-        x0, y0, x1, y1 = self.boxes[vertex].tolist()
+        backbone, row, column = self.locate(vertex)
+        x0, y0, x1, y1 = self.boxes[self.vertex(backbone, row, column)].tolist()
         return x0, y0, x1, y1
 
     @cached_property
@@ -159,7 +169,7 @@ class PatchGraph:
     def neighbours(
         self, vertex: int, kind: Kind | None = None, *, self_loops: bool = True
     ) -> Int[Tensor, " found"]:
-        """Vertices to which this one may attend: intra on its own grid (itself included), cross on all others."""
+        """Vertices to which this one may attend: intra on its own grid (itself too), cross on all others."""
         own = self.slices[self.locate(vertex).backbone]
         every = torch.arange(self.num_vertices)
         same = (every >= own.start) & (every < own.stop)
@@ -195,9 +205,10 @@ class PatchGraph:
             self_loops: Whether the loops i → i are there.
 
         Returns:
-            A graph whose vertices carry `backbone`, `row`, `column` and `box`, and whose edges carry `relation` (the
-            pair of backbones), `kind` and, if captured, `weight`. With `attention`, `graph.graph["kept"]` says for
-            each kind which share of the attention mass its edges keep, in [0, 1].
+            A graph whose vertices carry `backbone`, `row`, `column` and `box`, and whose edges carry
+            `relation` (the pair of backbones), `kind` and, if captured, `weight`. With `attention`,
+            `graph.graph["kept"]` says for each kind which share of the attention mass its edges keep, in [0,
+            1].
 
         Raises:
             ValueError: If `top` is given without `attention`, or is below 1.

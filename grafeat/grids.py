@@ -1,7 +1,7 @@
-"""Feature grids: what one backbone says of each patch of a picture, and where in the picture that patch lies."""
+"""Feature grids: what one backbone says of each patch of a picture, and where in the picture it lies."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, overload
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.splits import Index, LabelledSet, Rows, take
+from grafeat.splits import Index, LabelledSet, Rows, positions, take
 
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -19,13 +19,13 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 class FeatureGrid:
     """The features that one backbone gives for a batch of pictures, on its own grid of patches.
 
-    Each patch has a box in the picture. The boxes tile the field evenly: that is a convention, since the pixels that
-    really reach a patch (its receptive field) spread further.
+    Each patch has a box in the picture. The boxes tile the field evenly: that is a convention, since the
+    pixels that really reach a patch (its receptive field) spread further.
 
     Args:
         name: The backbone's name.
         features: Features (b, c, h, w), floating point, finite.
-        field: The part of the picture that the grid covers, (x0, y0, x1, y1) in [0, 1]; the whole picture by default.
+        field: The part of the picture that the grid covers, (x0, y0, x1, y1) in [0, 1]; all of it by default.
 
     Raises:
         TypeError: If the features are not a floating-point tensor.
@@ -42,14 +42,15 @@ class FeatureGrid:
         if not bool(finite.all()):
             picture, channel, row, column = (~finite).nonzero()[0].tolist()
             raise ValueError(
-                f"features: backbone {self.name!r} has NaN or infinity ({int((~finite).sum()):,} of {finite.numel():,} "
-                f"values, the first at picture {picture}, channel {channel}, patch ({row}, {column})); expected finite "
-                "numbers; check its weights and its pictures, or extract with dtype=torch.float32"
+                f"features: backbone {self.name!r} has NaN or infinity ({int((~finite).sum()):,} of "
+                f"{finite.numel():,} values, the first at picture {picture}, channel {channel}, patch "
+                f"({row}, {column})); expected finite numbers; check its weights and its pictures, or "
+                "extract with dtype=torch.float32"
             )
 
     @classmethod
     def trusted(cls, name: str, features: Float[Tensor, "b c h w"], field: Box = WHOLE) -> Self:
-        """A grid whose features are known to be finite: skips reading them all, for views and for memory maps."""
+        """A grid whose features are known to be finite: does not read them all, for views and memory maps."""
         _check_form(name, features, field)
         grid = object.__new__(cls)
         for attribute, value in (("name", name), ("features", features), ("field", field)):
@@ -59,9 +60,9 @@ class FeatureGrid:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, index: slice | Tensor) -> Self:
-        """The grids of some of the pictures."""
-        return self.trusted(self.name, self.features[index], self.field)
+    def __getitem__(self, index: Index) -> Self:
+        """The grids of some of the pictures; a whole number gives those of one."""
+        return self.trusted(self.name, take(self.features, positions(index, len(self))), self.field)
 
     def __repr__(self) -> str:
         b, c, h, w = self.features.shape
@@ -94,7 +95,7 @@ class FeatureGrid:
 
 
 def patch_boxes(shape: tuple[int, int], field: Box = WHOLE) -> Float[Tensor, "patches 4"]:
-    """Box of each patch of an (h, w) grid that tiles `field` evenly: (h·w, 4) as x0, y0, x1, y1, row by row."""
+    """Box (x0, y0, x1, y1) of each patch of an (h, w) grid that tiles `field` evenly, row by row."""
     h, w = shape
     x0, y0, x1, y1 = field
     across = torch.linspace(x0, x1, w + 1, dtype=torch.float64)
@@ -105,7 +106,7 @@ def patch_boxes(shape: tuple[int, int], field: Box = WHOLE) -> Float[Tensor, "pa
 
 
 def patch_centres(shape: tuple[int, int], field: Box = WHOLE) -> Float[Tensor, "patches 2"]:
-    """Centre (x, y) of each patch of an (h, w) grid that tiles `field` evenly: (h·w, 2), row by row."""
+    """Centre (x, y) of each patch of an (h, w) grid that tiles `field` evenly, row by row."""
     boxes = patch_boxes(shape, field)
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
@@ -152,7 +153,9 @@ class GridSet(LabelledSet):
             f"  {g.name:<{wide}}  {g.channels:>5} × {g.shape[0]} × {g.shape[1]}  {_dtype(g.features)}"
             for g in self._stored
         )
-        return "\n".join([f"GridSet: {len(self):,} pictures{f' ({parts})' if parts else ''}, {labels}", *rows])
+        return "\n".join(
+            [f"GridSet: {len(self):,} pictures{f' ({parts})' if parts else ''}, {labels}", *rows]
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,48 +180,66 @@ class GridSet(LabelledSet):
 
     def _known(self, name: str) -> str:
         if name not in self.names:
-            raise ValueError(f"name: got {name!r}, but the backbones here are {', '.join(self.names)}; use one of them")
+            raise ValueError(
+                f"name: got {name!r}, but the backbones here are {', '.join(self.names)}; use one of them"
+            )
         return name
 
     def _taken(self, grid: FeatureGrid) -> FeatureGrid:
         return FeatureGrid.trusted(grid.name, take(grid.features, self._rows), grid.field)
 
 
-def check_grids(grids: Sequence[FeatureGrid]) -> tuple[FeatureGrid, ...]:
+def check_grids(grids: Iterable[FeatureGrid]) -> tuple[FeatureGrid, ...]:
     """The grids as a tuple, once they are known to differ in name and to agree in batch.
 
     Raises:
         TypeError: If something else than a `FeatureGrid` is among them.
         ValueError: If there is none, two share a name, or their batches differ.
     """
+    if isinstance(grids, FeatureGrid):
+        raise TypeError("grids: got a single FeatureGrid; expected a sequence of them; put it into a list")
     grids = tuple(grids)
     for grid in grids:
         if not isinstance(grid, FeatureGrid):
-            raise TypeError(f"grids: got {type(grid).__name__}; expected FeatureGrid; wrap it: FeatureGrid(name, features)")
+            raise TypeError(
+                f"grids: got {type(grid).__name__} among them; expected FeatureGrid; wrap it: "
+                "FeatureGrid(name, features)"
+            )
     if not grids:
         raise ValueError("grids: got none; expected at least one FeatureGrid; keep at least one backbone")
     names = [grid.name for grid in grids]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"grids: the name {twice[0]!r} is there twice; expected different names; pass name= to one backbone")
+        raise ValueError(
+            f"grids: the name {twice[0]!r} is there twice; expected different names; give one backbone "
+            "another with name="
+        )
     if len({len(grid) for grid in grids}) > 1:
         found = ", ".join(f"{grid.name} {tuple(grid.features.shape)}" for grid in grids)
-        raise ValueError(f"grids: unequal batches ({found}); expected the same pictures for every backbone; slice them alike")
+        raise ValueError(
+            f"grids: unequal batches ({found}); expected the same pictures for every backbone; slice all "
+            "alike"
+        )
     return grids
 
 
 def _check_form(name: str, features: Tensor, field: Box) -> None:
     if not isinstance(features, Tensor) or not features.is_floating_point():
         kind = str(features.dtype) if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"features: backbone {name!r} gave {kind}; expected a floating-point tensor; convert with .float()")
+        raise TypeError(
+            f"features: backbone {name!r} gave {kind}; expected a floating-point tensor; convert it, as with "
+            ".float()"
+        )
     if features.ndim != 4 or 0 in features.shape[1:]:
         raise ValueError(
-            f"features: backbone {name!r} gave shape {tuple(features.shape)}; expected (b, c, h, w) with no empty "
-            "axis; reshape tokens to their grid first"
+            f"features: backbone {name!r} gave shape {tuple(features.shape)}; expected (b, c, h, w) with at "
+            "least one channel, row and column; reshape tokens to their grid first"
         )
-    x0, y0, x1, y1 = field
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-        raise ValueError(f"field: got {field} for backbone {name!r}; expected 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1")
+    if len(field) != 4 or not (0 <= field[0] < field[2] <= 1 and 0 <= field[1] < field[3] <= 1):
+        raise ValueError(
+            f"field: got {field} for backbone {name!r}; expected (x0, y0, x1, y1) with 0 ≤ x0 < x1 ≤ 1 and "
+            "0 ≤ y0 < y1 ≤ 1; give it as shares of the picture's sides"
+        )
 
 
 def _dtype(features: Tensor) -> str:

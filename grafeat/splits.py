@@ -4,11 +4,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-Rows = Int[Tensor, " rows"]
+Rows = Int[Tensor, "_"]
 Index = int | slice | Sequence[int] | Tensor
 PARTS = ("train", "val", "test")
 
@@ -16,8 +17,9 @@ PARTS = ("train", "val", "test")
 class LabelledSet:
     """Rows of a labelled store: the part that `PictureSet` and `GridSet` share.
 
-    A set is a view. Indexing, the parts and `few_labels` choose rows and copy nothing; tensors are made when they are
-    asked for. A set of pictures and the set of their feature grids, split with the same seed, hold the same rows.
+    A set is a view. Indexing, the parts and `few_labels` choose rows and copy nothing; tensors are made when
+    they are asked for. A set of pictures and the set of their feature grids, split with the same seed, hold
+    the same rows.
     """
 
     classes: tuple[str, ...]
@@ -49,13 +51,7 @@ class LabelledSet:
 
     def __getitem__(self, index: Index) -> Self:
         """The chosen pictures as a set of the same kind; a whole number gives a set of one."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index: got {index}, but the set has {len(self):,} pictures")
-            index = [index]
-        if isinstance(index, slice):
-            return self._view(self._rows[index])
-        return self._view(self._rows[torch.as_tensor(index)])
+        return self._view(self._rows[positions(index, len(self))])
 
     @property
     def labels(self) -> Rows | None:
@@ -99,8 +95,11 @@ class LabelledSet:
         Raises:
             ValueError: If the shares leave nothing to train on.
         """
-        if val < 0 or test < 0 or val + test >= 1:
-            raise ValueError(f"val, test: got {val} and {test}; both must be 0 or more, and their sum below 1")
+        if not (val >= 0 and test >= 0 and val + test < 1):
+            raise ValueError(
+                f"val, test: got {val} and {test}; expected shares of 0 or more whose sum is below 1; "
+                "lower or raise them"
+            )
         generator = torch.Generator().manual_seed(seed)
         parts: dict[str, list[Rows]] = {part: [] for part in PARTS}
         for rows in self._rows_by_class():
@@ -109,6 +108,11 @@ class LabelledSet:
             sizes = [len(rows) - num_val - num_test, num_val, num_test]
             for part, chosen in zip(PARTS, shuffled.split(sizes), strict=True):
                 parts[part].append(chosen)
+        if not any(len(rows) for rows in parts["train"]):
+            raise ValueError(
+                f"val, test: got {val} and {test}, which leave none of {len(self):,} pictures to train on; "
+                "lower them or add pictures"
+            )
         return self._view(self._rows, {part: torch.cat(rows).sort().values for part, rows in parts.items()})
 
     def few_labels(self, per_class: int, *, seed: int = 0, val: float = 0.2) -> Self:
@@ -128,13 +132,15 @@ class LabelledSet:
             ValueError: If a class of the training part has fewer pictures than asked for.
         """
         num_val = round(val * per_class)
-        if per_class < 1 or not 0 <= num_val < per_class:
+        if per_class < 1 or val < 0 or num_val >= per_class:
             raise ValueError(
-                f"per_class, val: got {per_class} and {val}, that is {per_class - num_val} training and {num_val} "
-                "validation pictures a class; at least 1 training picture is needed"
+                f"per_class, val: got {per_class} and {val}, that is {per_class - num_val} training and "
+                f"{num_val} validation pictures a class; expected at least 1 and 0; raise per_class or lower "
+                "val"
             )
+        by_class = self._enough_by_class(per_class)
         generator = torch.Generator().manual_seed(seed)
-        drawn = [self._drawn(rows, number, per_class, generator) for number, rows in self._train_rows_by_class()]
+        drawn = [rows[torch.randperm(len(rows), generator=generator)[:per_class]] for rows in by_class]
         parts = {
             "train": torch.cat([rows[num_val:] for rows in drawn]),
             "val": torch.cat([rows[:num_val] for rows in drawn]),
@@ -143,19 +149,20 @@ class LabelledSet:
             parts["test"] = self._parts["test"]
         return self._view(torch.cat(list(parts.values())), parts)
 
-    def _drawn(self, rows: Rows, number: int, per_class: int, generator: torch.Generator) -> Rows:
-        if len(rows) < per_class:
+    def _enough_by_class(self, per_class: int) -> list[Rows]:
+        """Training rows of each class, once each class is known to have enough of them."""
+        train = self.train if self._parts else self
+        if self._store_labels is None or not self.classes:
+            raise ValueError("labels: this set has none, so few_labels has no classes; build it with labels=")
+        by_class = train._rows_by_class()
+        fewest = min(range(len(by_class)), key=lambda number: len(by_class[number]))
+        found = len(by_class[fewest])
+        if found < per_class:
             raise ValueError(
-                f"per_class: got {per_class}, but class {self.classes[number]!r} has {len(rows)} training pictures; "
-                f"ask for at most {len(rows)}"
+                f"per_class: got {per_class}, but class {self.classes[fewest]!r} has {found} training "
+                f"pictures; {f'ask for at most {found}' if found else 'add some, or leave the class out'}"
             )
-        return rows[torch.randperm(len(rows), generator=generator)[:per_class]]
-
-    def _train_rows_by_class(self) -> list[tuple[int, Rows]]:
-        train = self.train if "train" in self._parts else self
-        if train.labels is None:
-            raise ValueError("few_labels: this set has no labels; build it with labels=")
-        return list(enumerate(train._rows_by_class()))
+        return by_class
 
     def _rows_by_class(self) -> list[Rows]:
         if self._store_labels is None:
@@ -164,29 +171,62 @@ class LabelledSet:
         return [self._rows[labels == number] for number in range(len(self.classes))]
 
 
+def positions(index: Index, count: int) -> Rows:
+    """The positions, from 0, that an index names among so many pictures.
+
+    Raises:
+        TypeError: If it is neither whole numbers nor one truth value for each picture.
+        IndexError: If there is no such picture.
+    """
+    if isinstance(index, slice):
+        return torch.tensor(range(count)[index], dtype=torch.int64)  # a tensor takes no negative step
+    chosen = torch.atleast_1d(torch.as_tensor(index))
+    if not chosen.numel():
+        return torch.empty(0, dtype=torch.int64)
+    mask = chosen.dtype == torch.bool
+    if chosen.ndim != 1 or chosen.is_floating_point() or (mask and len(chosen) != count):
+        raise TypeError(
+            f"index: got {chosen.dtype} of shape {tuple(chosen.shape)}; expected whole numbers, or truth "
+            f"values of shape ({count},), one for each picture; build it from this set"
+        )
+    if mask:
+        return chosen.nonzero().flatten().cpu()
+    chosen = chosen.to("cpu", torch.int64)
+    outside = chosen[(chosen < -count) | (chosen >= count)]
+    if len(outside):
+        raise IndexError(
+            f"index: got {int(outside[0])}, but the set has {count:,} pictures; count from 0, or back from -1"
+        )
+    return chosen % count
+
+
 def take(stored: Tensor, rows: Rows) -> Tensor:
-    """The chosen rows of a stored tensor: a view where they are consecutive, else a copy of those rows alone."""
+    """The chosen rows of a stored tensor: a view where they are consecutive, else a copy of those rows."""
     if len(rows) and torch.equal(rows, torch.arange(int(rows[0]), int(rows[0]) + len(rows))):
         return stored[int(rows[0]) : int(rows[0]) + len(rows)]
     return stored[rows]
 
 
 def _checked_labels(labels: Tensor | Sequence[int], count: int, classes: Sequence[str] | None) -> Rows:
-    whole = torch.as_tensor(labels)
-    if whole.ndim != 1 or whole.is_floating_point() or whole.dtype == torch.bool:
+    whole = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if whole.ndim != 1 or (whole.size and whole.dtype.kind not in "iu"):
         raise TypeError(
-            f"labels: got {whole.dtype} of shape {tuple(whole.shape)}; expected whole numbers of shape ({count},), "
-            "one class number for each picture"
+            f"labels: got {whole.dtype} of shape {whole.shape}; expected whole numbers of shape ({count},), "
+            "one class number for each picture; give the classes' names as classes="
         )
     if len(whole) != count:
-        raise ValueError(f"labels: got {len(whole):,} labels for {count:,} pictures; give one for each")
+        raise ValueError(
+            f"labels: got {len(whole):,} for {count:,} pictures; expected one for each; slice both alike"
+        )
     top = len(classes) if classes is not None else None
     bad = (whole < 0) | (whole >= top) if top is not None else whole < 0
     if bad.any():
-        where = int(bad.nonzero()[0])
+        where = int(bad.argmax())
         expected = f"0 to {top - 1}, as there are {top} classes" if top is not None else "0 or more"
-        raise ValueError(f"labels: got {int(whole[where])} at picture {where}; expected {expected}; correct the label")
-    return whole.to(torch.int64)
+        raise ValueError(
+            f"labels: got {whole[where]} at picture {where}; expected {expected}; correct the label"
+        )
+    return torch.from_numpy(whole.astype(np.int64))
 
 
 def _numbered_classes(labels: Rows | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 from beartype.vale import Is
 
-# The import hook decorates each method alone, where beartype cannot know what Self is; it lets anything pass instead.
+# The import hook decorates each method alone, where beartype cannot know what Self is: anything passes for it.
 ANYTHING = Annotated[object, Is[lambda _: True]]
 
 checked = beartype(
