@@ -1,0 +1,178 @@
+"""Pictures with their labels: in memory or in files, checked once, handed out as floats in [0, 1]."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from grafeat.splits import LabelledSet, Rows, take
+
+Pictures = Float[Tensor, "b 3 h w"] | list[Float[Tensor, "3 _ _"]]
+
+
+class PictureSet(LabelledSet):
+    """Pictures with their labels, kept as they came and handed out as floats in [0, 1] with three channels.
+
+    Args:
+        pictures: A tensor (n, 3, H, W) or (n, 1, H, W), or a list of tensors (3, H, W) or (1, H, W) whose
+            sizes may differ: uint8 in 0 to 255, or floating point in [0, 1]. Or a list of paths to picture
+            files, read whenever they are asked for: upright by their EXIF tag, on white where transparent.
+        labels: Class numbers (n,), or None.
+        classes: Names of the classes; numbered if absent.
+        name: What to call the set.
+        parts: Rows of the parts `train`, `val` and `test`.
+        skip_unreadable: Read every picture file once, now, and leave out those that fail: `skipped` has
+            their paths.
+
+    Raises:
+        TypeError: If the pictures are of another type.
+        ValueError: If there is none; if their shape or range is another; if labels do not fit.
+    """
+
+    def __init__(
+        self,
+        pictures: Tensor | Sequence[Tensor] | Sequence[Path],
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = "pictures",
+        parts: Mapping[str, Rows] | None = None,
+        skip_unreadable: bool = False,
+    ) -> None:
+        self.name = name
+        self.skipped: tuple[Path, ...] = ()
+        self._stored = _stored(pictures)
+        self._set_up(len(self._stored), labels, classes, parts)
+        if skip_unreadable:
+            self._leave_out_unreadable()
+
+    @property
+    def pictures(self) -> Pictures:
+        """The pictures (b, 3, H, W), float32 in [0, 1], grey repeated; a list of (3, H, W) if sizes vary."""
+        if isinstance(self._stored, Tensor):
+            return _as_float(take(self._stored, self._rows))
+        decoded = [_as_float(_decoded(self._stored[row])) for row in self._rows.tolist()]
+        return torch.stack(decoded) if len({picture.shape for picture in decoded}) == 1 else decoded
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is kept of this set's pictures, in their order; labels are not part of it."""
+        if isinstance(self._stored, Tensor):
+            return hashlib.sha256(_content(take(self._stored, self._rows))).hexdigest()
+        whole = hashlib.sha256()
+        for row in self._rows.tolist():
+            whole.update(hashlib.sha256(_content(self._stored[row])).digest())
+        return whole.hexdigest()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{count:,} {part}" for part, count in self.parts.items())
+        labels = f"{len(self.classes)} classes" if self._store_labels is not None else "no labels"
+        skipped = f", {len(self.skipped)} unreadable files skipped" if self.skipped else ""
+        pictures = f"{len(self):,} pictures {self._size()}{f' ({parts})' if parts else ''}"
+        return f"PictureSet({self.name!r}: {pictures}, {labels}{skipped})"
+
+    def _size(self) -> str:
+        in_memory = [picture.shape[-2:] for picture in self._stored if isinstance(picture, Tensor)]
+        if len(in_memory) < len(self._stored):
+            return "in files"
+        return "3 × {} × {}".format(*in_memory[0]) if len(set(in_memory)) == 1 else "of several sizes"
+
+    def _leave_out_unreadable(self) -> None:
+        readable = torch.tensor([_is_readable(picture) for picture in self._stored])
+        self.skipped = tuple(path for path, good in zip(self._stored, readable, strict=True) if not good)
+        if not readable.any():
+            raise ValueError(f"pictures: none of {len(readable):,} can be read, {self.skipped[0]} among them")
+        self._rows = self._rows[readable]
+        self._parts = {part: rows[readable[rows]] for part, rows in self._parts.items()}
+
+
+def read_picture(path: Path) -> UInt8[Tensor, "3 h w"]:
+    """A picture file as colours: upright by its EXIF tag, on white where transparent, 16-bit grey cut to 8.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(_in_colours(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"pictures: cannot read {path} ({error}); expected a whole picture file; replace it, or pass "
+            "skip_unreadable=True to leave such files out"
+        ) from error
+
+
+def _in_colours(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip to white
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+
+
+def _is_readable(picture: Tensor | Path) -> bool:
+    try:
+        _decoded(picture)
+    except ValueError:
+        return False
+    return True
+
+
+def _decoded(picture: Tensor | Path) -> Tensor:
+    return read_picture(picture) if isinstance(picture, Path) else picture
+
+
+def _as_float(pictures: Tensor) -> Tensor:
+    """Float32 in [0, 1] with three channels; never the store's own memory, which a caller could spoil."""
+    scaled = pictures / 255 if pictures.dtype == torch.uint8 else pictures.clone()
+    return scaled if scaled.shape[-3] == 3 else scaled.expand(*scaled.shape[:-3], 3, -1, -1)
+
+
+def _content(picture: Tensor | Path) -> bytes:
+    if isinstance(picture, Path):
+        return picture.read_bytes()
+    return repr((picture.dtype, tuple(picture.shape))).encode() + picture.contiguous().numpy().tobytes()
+
+
+def _stored(pictures: Tensor | Sequence[Tensor] | Sequence[Path]) -> Tensor | tuple[Tensor | Path, ...]:
+    if isinstance(pictures, Tensor):
+        return _checked(pictures, rank=4)
+    if not len(pictures):
+        raise ValueError("pictures: got none; expected at least one; check where they come from")
+    strange = [type(picture).__name__ for picture in pictures if not isinstance(picture, Tensor | Path)]
+    if strange:
+        raise TypeError(
+            f"pictures: got {strange[0]} in the list; expected tensors or pathlib.Path; for arrays pass "
+            "torch.from_numpy(array), for file names Path(name)"
+        )
+    return tuple(picture if isinstance(picture, Path) else _checked(picture, rank=3) for picture in pictures)
+
+
+def _checked(pictures: Tensor, rank: int) -> Tensor:
+    found = f"pictures: got {str(pictures.dtype).removeprefix('torch.')} of shape {tuple(pictures.shape)}"
+    if pictures.ndim != rank or 0 in pictures.shape or pictures.shape[-3] not in (1, 3):
+        axes = "(n, 3, H, W) or (n, 1, H, W)" if rank == 4 else "(3, H, W) or (1, H, W) for each in a list"
+        raise ValueError(f"{found}; expected {axes}; {_shape_remedy(pictures, rank)}")
+    if pictures.dtype == torch.uint8:
+        return pictures.cpu()
+    if not pictures.is_floating_point():
+        raise TypeError(f"{found}; expected uint8 in 0 to 255 or floats in [0, 1]; convert: .to(torch.uint8)")
+    low, high = (bound.item() for bound in pictures.detach().aminmax())
+    if not 0 <= low <= high <= 1:  # false for NaN, too
+        remedy = "pass 0 to 255 as uint8, or divide by 255" if high > 1.5 else "mend them, or .clamp(0, 1)"
+        raise ValueError(f"{found} with values from {low:.4g} to {high:.4g}; expected [0, 1]; {remedy}")
+    return pictures.detach().to("cpu", torch.float32)
+
+
+def _shape_remedy(pictures: Tensor, rank: int) -> str:
+    if pictures.ndim == rank and pictures.shape[-1] in (1, 3):
+        return "put the channels first: .movedim(-1, -3)"
+    if rank == 4 and pictures.ndim == 3:
+        return "one picture needs [None], grey pictures (n, H, W) need [:, None]"
+    return "bring them into that shape"
