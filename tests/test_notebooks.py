@@ -13,7 +13,7 @@ from walkthrough.record import ROOT, find_notebooks
 from walkthrough.run import Walkthrough
 
 NOTEBOOKS = find_notebooks()
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def read(path: Path) -> NotebookNode:
 
 
 def test_notebooks_are_numbered_from_00_start_here() -> None:
-    assert NOTEBOOKS[0].name == "00_start_here.ipynb"
+    assert [path.name for path in NOTEBOOKS[:1]] == ["00_start_here.ipynb"]
     assert [path.name[:3] for path in NOTEBOOKS] == [f"{number:02d}_" for number in range(len(NOTEBOOKS))]
 
 
