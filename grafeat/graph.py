@@ -141,19 +141,14 @@ class PatchGraph:
         Raises:
             ValueError: If there is no such vertex.
         """
-        if not 0 <= vertex < self.num_vertices:
-            raise ValueError(
-                f"vertex: got {vertex}; expected 0 to {self.num_vertices - 1}; number it with "
-                "vertex(backbone, row, column)"
-            )
+        vertex = self._checked_vertex(vertex)
         name = next(name for name in self.names if vertex < self.slices[name].stop)
         row, column = divmod(vertex - self.slices[name].start, self.shapes[name][1])
         return Patch(name, row, column)
 
     def box(self, vertex: int) -> Box:
         """Box (x0, y0, x1, y1) of a vertex in the picture, in [0, 1]."""
-        backbone, row, column = self.locate(vertex)
-        x0, y0, x1, y1 = self.boxes[self.vertex(backbone, row, column)].tolist()
+        x0, y0, x1, y1 = self.boxes[self._checked_vertex(vertex)].tolist()
         return x0, y0, x1, y1
 
     @cached_property
@@ -272,6 +267,14 @@ class PatchGraph:
 
     def _field(self, name: str) -> Box:
         return (self.fields or {}).get(name, WHOLE)
+
+    def _checked_vertex(self, vertex: int) -> int:
+        if not 0 <= vertex < self.num_vertices:
+            raise ValueError(
+                f"vertex: got {vertex}; expected 0 to {self.num_vertices - 1}; number it with "
+                "vertex(backbone, row, column)"
+            )
+        return vertex
 
     def _known(self, name: str) -> str:
         if name not in self.shapes:
