@@ -58,10 +58,30 @@ class LabelledSet:
         """Class numbers (b,), int64, or None where the set has no labels."""
         return None if self._store_labels is None else self._store_labels[self._rows]
 
+    def required_labels(self, argument: str) -> Rows:
+        """The class numbers (b,), for a function that cannot do without; `argument` is how its caller calls this set.
+
+        Raises:
+            ValueError: If the set is empty or has no labels.
+        """
+        if self.labels is None or not len(self):
+            what = "no labels" if len(self) else "no pictures"
+            raise ValueError(
+                f"{argument}: got a set with {what}; expected labelled pictures; build it with labels="
+            )
+        return self.labels
+
     @property
     def parts(self) -> dict[str, int]:
         """Pictures in each part, by the part's name; empty for a set that is not split."""
         return {part: len(rows) for part, rows in self._parts.items()}
+
+    @property
+    def part_positions(self) -> dict[str, Rows]:
+        """Where the pictures of each part stand in this set, from 0: the `parts=` of a set made from this one."""
+        place = torch.full((int(self._rows.max()) + 1,), -1) if len(self) else self._rows
+        place[self._rows] = torch.arange(len(self))
+        return {part: place[rows] for part, rows in self._parts.items()}
 
     @property
     def train(self) -> Self:

@@ -1,0 +1,78 @@
+"""GraFeat: merge vision backbones of different architectures through a graph of their patches, and see how they think.
+
+The data path, which is also the order in which the modules import each other:
+
+    pictures -> backbones -> feature grids -> patch graph -> merge -> image vector -> task -> views
+
+Axis letters, everywhere: b batch, c channels, h w rows and columns of a grid, n vertices of all backbones together,
+d model width, t classes. Two-sided names end in _src and _dst.
+
+Words:
+    backbone          a frozen feature extractor
+    feature grid      what a backbone gives for a picture: (c, h, w)
+    patch             one position of a grid; a vertex of the graph
+    intra attention   inside one backbone
+    cross attention   between backbones
+    image vector      what the readout gives: (d,)
+    attention mass    where information is routed; not importance
+"""
+
+import importlib
+from types import ModuleType
+
+from grafeat import planted
+from grafeat.attention import CapturedAttention, CrossAttention, IntraAttention, capture
+from grafeat.backbones import Backbone, Crop
+from grafeat.checkpoint import load, save
+from grafeat.data import load_dataset
+from grafeat.fusion import Concat
+from grafeat.graph import PatchGraph
+from grafeat.grids import FeatureGrid, GridSet
+from grafeat.merge import GraFeatMerge, MergeConfig
+from grafeat.models import GridModel, MergeOutput
+from grafeat.narrow import train_backbone
+from grafeat.pictures import PictureSet
+from grafeat.store import extract
+from grafeat.training import Evaluation, History, evaluate, fit, predict
+from grafeat.zoo import list_backbones, load_backbone
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backbone",
+    "CapturedAttention",
+    "Concat",
+    "Crop",
+    "CrossAttention",
+    "Evaluation",
+    "FeatureGrid",
+    "GraFeatMerge",
+    "GridModel",
+    "GridSet",
+    "History",
+    "IntraAttention",
+    "MergeConfig",
+    "MergeOutput",
+    "PatchGraph",
+    "PictureSet",
+    "capture",
+    "evaluate",
+    "extract",
+    "fit",
+    "list_backbones",
+    "load",
+    "load_backbone",
+    "load_dataset",
+    "planted",
+    "plots",
+    "predict",
+    "save",
+    "train_backbone",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`gf.plots` is imported when it is first used: matplotlib takes as long as all else together."""
+    if name == "plots":
+        return importlib.import_module("grafeat.plots")
+    raise AttributeError(f"module 'grafeat' has no attribute {name!r}")

@@ -1,0 +1,56 @@
+"""A trained model as one file, with everything that it takes to build it again."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from grafeat.files import read_tensors, write_tensors
+from grafeat.merge import GraFeatMerge, MergeConfig
+
+
+def save(model: GraFeatMerge, path: str | Path) -> Path:
+    """Saves a model as one safetensors file, with its configuration in the header.
+
+    The file appears at once: if saving fails, an old file of that name is still there, whole.
+
+    Args:
+        model: The model.
+        path: The file, by custom `….safetensors`.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: If it is no `GraFeatMerge`.
+        OSError: If the file cannot be written, say because the disk is full.
+    """
+    if not isinstance(model, GraFeatMerge):
+        raise TypeError(f"model: got {type(model).__name__}; expected a GraFeatMerge; save the model itself")
+    return write_tensors(path, model.state_dict(), kind="model", about={"config": asdict(model.config)})
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> GraFeatMerge:
+    """Builds a saved model again; it gives the same logits to the bit. Nothing in the file is executed.
+
+    Args:
+        path: A file that `save` wrote.
+        device: Where the model goes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is a pickle, truncated, foreign, or does not fit its own configuration.
+    """
+    tensors, about = read_tensors(path, kind="model")
+    try:
+        fields = dict(about["config"])
+        fields["backbones"] = tuple((name, channels) for name, channels in fields["backbones"])
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
+            model = GraFeatMerge(MergeConfig(**{**fields, "classes": tuple(fields["classes"])}))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"path: {path} is damaged or from another version ({error}); expected weights and a configuration that fit "
+            "each other; save the model anew"
+        ) from error
+    return model.to(device).eval()

@@ -1,0 +1,104 @@
+"""Tensors with a description in one safetensors file: written whole or not at all, and read without executing anything."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+FORMAT = 1
+PICKLES = (b"PK\x03\x04", b"\x80")  # how torch.save's archives and bare pickles begin
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], *, kind: str, about: Mapping[str, Any]
+) -> Path:
+    """Writes tensors and what they are to one file, at once: until it is whole, an old file stays as it was.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+        tensors: The tensors by name.
+        kind: What the file is, such as "model"; `read_tensors` asks for it again.
+        about: A description that JSON can hold; it stands in the file's header.
+
+    Raises:
+        OSError: If the file cannot be written, say because the disk is full; names the file.
+    """
+    path = Path(path)
+    header = {"grafeat": json.dumps({"kind": kind, "format": FORMAT, **about})}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    scratch = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(descriptor)
+        safetensors.torch.save_file(whole, scratch, metadata=header)
+        _settle(scratch)
+        os.replace(scratch, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        kept = "; the file that was there is unchanged" if path.exists() else ""
+        raise OSError(
+            f"path: could not write {path} ({error}); expected a writable folder with room for "
+            f"{sum(tensor.nbytes for tensor in whole.values()) / 1e6:,.1f} MB{kept}; free some space or name another folder"
+        ) from error
+    finally:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+    return path
+
+
+def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file of ours, memory-mapped, and the description in its header.
+
+    Args:
+        path: The file.
+        kind: What it should be.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is a pickle (which is refused, not executed), truncated, foreign, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"path: there is no file {path}; expected one that grafeat saved; check the name"
+        )
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(PICKLES):
+        raise ValueError(
+            f"path: {path} is a pickle, which can run any code when it is read; it was refused and nothing of it ran; "
+            "expected a safetensors file; save the model anew with gf.save"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        about = json.loads(header.get("grafeat", "{}"))
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"path: {path} is no whole safetensors file ({error}); it is truncated or foreign; use another copy, or make "
+            "it anew"
+        ) from error
+    if about.get("kind") != kind or about.get("format") != FORMAT:
+        found = (
+            f"{about.get('kind')!r} in format {about.get('format')}" if about else "a file of another program"
+        )
+        raise ValueError(
+            f"path: {path} is {found}; expected {kind!r} in format {FORMAT}; name the file that grafeat saved"
+        )
+    return tensors, about
+
+
+def _settle(path: str) -> None:
+    """Waits until the bytes are on the disk, so that a power cut cannot leave a new name on an old nothing."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

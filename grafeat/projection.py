@@ -1,0 +1,71 @@
+"""From a backbone's feature grid to vertex states of the model's width."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from grafeat.grids import FeatureGrid
+
+SAMPLE = 20_000  # feature vectors; enough for the covariance of some thousand channels
+OCTAVES = 4
+
+
+class Projection(nn.Module):
+    """Standardises and reduces a backbone's channels, then projects them to the model's width.
+
+    Wide features overfit where labels are few, and backbones differ in scale by orders of magnitude. So each channel is
+    standardised and the vector reduced to its principal components, each brought to unit variance. These statistics come
+    from unlabelled pictures (`standardise`) and stay fixed; only the linear step after them is learned.
+
+    Args:
+        channels: Channels c of the backbone.
+        width: Channels d of a vertex.
+        components: Principal components k kept, at most c.
+    """
+
+    mean: Float[Tensor, " c"]
+    basis: Float[Tensor, "c k"]
+
+    def __init__(self, channels: int, width: int, components: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("basis", torch.eye(channels, components))
+        self.linear = nn.Linear(components, width)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b patches d"]:
+        """Vertex states of all patches, row by row."""
+        return self.linear((features.flatten(2).mT - self.mean) @ self.basis)
+
+    @torch.no_grad()
+    def standardise(self, grid: FeatureGrid, *, seed: int = 0) -> None:
+        """Takes mean, scale and principal components from the patches of unlabelled pictures.
+
+        Args:
+            grid: Feature grids (b, c, h, w) of pictures; at most 20,000 patches of them are looked at.
+            seed: Decides which patches.
+        """
+        vectors = _sample(grid, seed)
+        mean, scale = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
+        scale = scale + 1e-3 * scale.max().clamp(min=1e-12)  # a channel that is nearly silent stays so
+        centred = (vectors - mean) / scale
+        variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
+        kept = variances.argsort(descending=True)[: self.basis.shape[1]]
+        spread = variances[kept].clamp(min=1e-6 * float(variances.max().clamp(min=1e-12))).sqrt()
+        self.mean.copy_(mean)
+        self.basis.copy_(axes[:, kept] / scale[:, None] / spread)
+
+
+def _sample(grid: FeatureGrid, seed: int) -> Float[Tensor, "sample c"]:
+    b, (h, w) = len(grid), grid.shape
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(b * h * w, generator=generator)[:SAMPLE]
+    picture, place = chosen // (h * w), chosen % (h * w)
+    return grid.features[picture, :, place // w, place % w].double()
+
+
+def fourier_features(centres: Float[Tensor, "n 2"]) -> Float[Tensor, "n f"]:
+    """Sine and cosine of the places (x, y) in [0, 1] at 1/2, 1, 2 and 4 turns a picture side: (n, 16)."""
+    angles = centres[:, :, None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=centres.device))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

@@ -1,0 +1,141 @@
+"""The readout: from the final states of all vertices to one image vector."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from grafeat.attention import PerBackbone, Vertices
+from grafeat.graph import PatchGraph
+
+ReadoutKind = Literal["each", "relation", "attention", "mean"]
+READOUTS: tuple[str, ...] = get_args(ReadoutKind)
+PRIOR = 0.01  # pull of calibrated relation embeddings towards 0, in nats
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a readout gives.
+
+    Attributes:
+        vector: The image vector (b, d).
+        own: Each backbone's own vector (b, d), read from its own vertices alone, by name.
+        weights: Weight of each vertex in the image vector (b, queries, n), summing to 1: routing, not importance.
+    """
+
+    vector: Float[Tensor, "b d"]
+    own: dict[str, Float[Tensor, "b d"]]
+    weights: Float[Tensor, "b queries n"]
+
+
+class Readout(nn.Module):
+    """Some learned queries attend over all vertices; what they read becomes one image vector.
+
+    A query's logit for a vertex is learned from the vertex's state and from its place, so that queries can specialise in
+    regions of the picture. Every kind of readout is Σ_m mass_m · reading_m, where reading_m is what the queries read from
+    backbone m alone. They differ in the mass:
+
+    - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries. With
+      equal embeddings the logits are the average of what the backbones say by themselves, so it starts as an ensemble.
+    - `relation`: one softmax over all vertices, each backbone's logits moved by its relation embedding and by −log n.
+    - `attention`: the same without relation embeddings.
+    - `mean`: equal weights for a backbone's vertices, and for the backbones.
+
+    Args:
+        names: The backbones that the model knows.
+        width: Channels d of a vertex.
+        places: Features f of a vertex's place.
+        queries: Learned queries.
+        kind: One of the kinds above.
+
+    Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
+    embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], width: int, places: int, *, queries: int, kind: ReadoutKind
+    ) -> None:
+        super().__init__()
+        self.names, self.kind = names, kind
+        self.queries = 1 if kind == "mean" else queries
+        shared = kind != "each"
+        self.norm = nn.LayerNorm(width)
+        self.value = PerBackbone(
+            names, lambda: nn.Linear(self.queries * width, width, bias=False), shared=shared
+        )
+        self.state, self.place = None, None
+        if kind != "mean":
+            self.state = PerBackbone(names, lambda: nn.Linear(width, self.queries, bias=False), shared=shared)
+            self.place = nn.Parameter(torch.randn(places, self.queries))
+        # A lone backbone's embedding would cancel in the softmax and never receive gradient.
+        gated = kind in ("each", "relation") and len(names) > 1
+        self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
+
+    def forward(self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph) -> Reading:
+        """The image vector of each picture, and what it was made of.
+
+        Args:
+            x: Final vertex states (b, n, d).
+            places: Features of the vertices' places (n, f).
+            graph: Which vertices belong to which backbone.
+        """
+        x = self.norm(x)
+        logits = self._logits(x, places, graph).split(list(graph.sizes.values()), dim=1)
+        local = [block.softmax(dim=1) for block in logits]
+        mass = torch.stack(
+            [self._presence(block, name) for block, name in zip(logits, graph.names, strict=True)], dim=1
+        )
+        mass = mass.softmax(dim=1)  # (b, m, queries)
+        states = x.split(list(graph.sizes.values()), dim=1)
+        read = torch.stack([weights.mT @ block for weights, block in zip(local, states, strict=True)], dim=1)
+        backbones = PatchGraph(
+            dict.fromkeys(graph.names, (1, 1))
+        )  # one vertex each: what was read of it, (b, m, q · d)
+        vector = self.value((read * mass[..., None]).flatten(2), backbones).sum(dim=1)
+        own = self.value(read.flatten(2), backbones).unbind(dim=1)
+        weights = torch.cat([part * mass[:, m, None] for m, part in enumerate(local)], dim=1)
+        return Reading(vector, dict(zip(graph.names, own, strict=True)), weights.mT)
+
+    @torch.enable_grad()
+    def calibrate(self, own: Float[Tensor, "m b t"], labels: Int[Tensor, " b"]) -> None:
+        """Sets the relation embeddings of `each` to those that say most about held-out labels.
+
+        Training pictures cannot tell which backbone to believe: each reading fits them almost perfectly. Held-out ones
+        can, and there are as few numbers to choose as backbones.
+
+        Args:
+            own: Logits of each backbone's own reading for held-out pictures, in the order of the model's backbones.
+            labels: Their true classes.
+        """
+        if self.kind != "each" or self.relation is None:
+            return
+        relation = torch.zeros(len(own), device=own.device, requires_grad=True)
+        optimiser = torch.optim.LBFGS([relation], max_iter=50)
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            merged = torch.einsum("m,mbt->bt", relation.softmax(dim=0), own)
+            value = F.cross_entropy(merged, labels) + PRIOR * relation.square().sum()
+            value.backward()
+            return value
+
+        optimiser.step(loss)
+        self.relation.data.copy_(relation.detach())
+
+    def _logits(
+        self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph
+    ) -> Float[Tensor, "b n queries"]:
+        if self.state is None or self.place is None:
+            return x.new_zeros(*x.shape[:2], self.queries)
+        return self.state(x, graph) + places @ self.place
+
+    def _presence(self, logits: Float[Tensor, "b patches queries"], name: str) -> Float[Tensor, "b queries"]:
+        """Logit of a backbone's mass; in a joint softmax the logarithm of the mean of its patches' exponentials."""
+        presence = torch.zeros_like(logits[:, 0])
+        if self.kind in ("relation", "attention"):
+            presence = logits.logsumexp(dim=1) - math.log(logits.shape[1])
+        return presence if self.relation is None else presence + self.relation[self.names.index(name)]
