@@ -392,7 +392,7 @@ class CapturedAttention:
     ) -> Float[Tensor, "b heads queries keys"]:
         kept = self._checked(kind, (query, key), layer, head)
         heads = slice(None) if head is None else slice(head, head + 1)
-        q, k = kept.q[pictures, heads], kept.k[pictures, heads]
+        q, k = kept.q[pictures, heads].float(), kept.k[pictures, heads].float()  # half would coarsen the rows
         return kept.attention.weights(q, k, kept.graph, query, key).detach()
 
     def _checked(self, kind: Kind, names: tuple[str, str], layer: int, head: int | None) -> _Layer:
