@@ -1,7 +1,7 @@
 """Intra and cross attention over the patches of several backbones, and the capture of their weights.
 
-Tensors hold the vertices of all backbones side by side, (b, n, d), in the order of the `PatchGraph`: what all
-backbones share is one matrix product, and only the attention itself goes block by block.
+Between layers the vertices of all backbones stand side by side, (b, n, d), in the order of the `PatchGraph`. Inside
+a layer they are taken apart once, into one block for each backbone, so that nothing is copied to be sliced again.
 """
 
 import math
@@ -20,6 +20,7 @@ from grafeat.graph import Kind, PatchGraph
 
 Vertices = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n k"]
+Blocks = dict[str, Float[Tensor, "b heads _ k"]]
 
 
 class Angles(NamedTuple):
@@ -83,12 +84,9 @@ class PerBackbone(nn.Module):
         self.shared = shared
         self.layers = nn.ModuleList(make() for _ in range(1 if shared else len(self.names)))
 
-    def forward(self, states: Float[Tensor, "b n i"], graph: PatchGraph) -> Float[Tensor, "b n o"]:
-        """Each vertex through its backbone's layer."""
-        if self.shared:
-            return self.layers[0](states)
-        parts = [self.layers[self.names.index(name)](states[:, own]) for name, own in graph.slices.items()]
-        return torch.cat(parts, dim=1)
+    def forward(self, states: Float[Tensor, "*batch i"], name: str) -> Float[Tensor, "*batch o"]:
+        """The states of one backbone's vertices through that backbone's layer."""
+        return self.layers[0 if self.shared else self.names.index(name)](states)
 
 
 class PatchAttention(nn.Module):
@@ -128,7 +126,7 @@ class PatchAttention(nn.Module):
         self.relation = nn.Parameter(torch.ones(len(self.relations)))
         self.project = PerBackbone(names, lambda: nn.Linear(width, 3 * width), shared=shared)
         self.update = PerBackbone(names, lambda: _update(width, gain), shared=shared)
-        self.recorder: Callable[[Heads, Heads, PatchGraph], None] | None = None
+        self.recorder: Callable[[Blocks, Blocks, PatchGraph], None] | None = None
 
     def forward(
         self, x: Vertices, graph: PatchGraph, angles: Angles, keep: Float[Tensor, "b 1 1"] | None = None
@@ -142,21 +140,37 @@ class PatchAttention(nn.Module):
             keep: Factor on each picture's messages: 0 where a picture's messages are dropped in training.
         """
         self._check(x, graph)
-        qkv = self.project(x, graph).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(qkv[:2], angles)  # (2, b, heads, n, k)
+        sizes = list(graph.sizes.values())
+        parts = dict(zip(graph.names, x.split(sizes, dim=1), strict=True))
+        turns = zip(angles.cos.split(sizes), angles.sin.split(sizes), strict=True)
+        q, k, v = {}, {}, {}
+        for (name, part), (cos, sin) in zip(parts.items(), turns, strict=True):
+            q[name], k[name], v[name] = self._projected(part, name, Angles(cos, sin))
         if self.recorder is not None:
             self.recorder(q, k, graph)
-        message = self.messages(q, k, qkv[2], graph).transpose(1, 2).flatten(2)  # (b, n, d)
-        message = message if keep is None else message * keep
-        return x + self.update(torch.cat([x, message], dim=-1), graph)
+        messages = self.messages(q, k, v, graph)
+        return torch.cat([self._updated(part, messages[name], name, keep) for name, part in parts.items()], dim=1)
+
+    def _projected(self, part: Vertices, name: str, angles: Angles) -> tuple[Heads, Heads, Heads]:
+        qkv = self.project(part, name).unflatten(-1, (3, self.heads, -1))  # (b, n, 3, heads, k)
+        turned, value = qkv.transpose(1, 3).split([2, 1], dim=2)  # (b, heads, 2, n, k), (b, heads, 1, n, k)
+        query, key = rotate(turned, angles).unbind(dim=2)
+        return query, key, value.squeeze(dim=2)
+
+    def _updated(
+        self, part: Vertices, message: Heads, name: str, keep: Float[Tensor, "b 1 1"] | None
+    ) -> Vertices:
+        joined = message.transpose(1, 2).flatten(2)  # (b, n, d)
+        joined = joined if keep is None else joined * keep
+        return part + self.update(torch.cat([part, joined], dim=-1), name)
 
     @abstractmethod
-    def messages(self, q: Heads, k: Heads, v: Heads, graph: PatchGraph) -> Heads:
-        """Attended values for every vertex, (b, heads, n, k)."""
+    def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
+        """Attended values (b, heads, patches, k) for each backbone's patches."""
 
     @abstractmethod
     def weights(
-        self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str
+        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
     ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights from the patches of `query` to the patches of `key`."""
 
@@ -183,20 +197,17 @@ class IntraAttention(PatchAttention):
 
     kind = "intra"
 
-    def messages(self, q: Heads, k: Heads, v: Heads, graph: PatchGraph) -> Heads:
-        """Attended values for every vertex, (b, heads, n, k)."""
-        blocks = [
-            F.scaled_dot_product_attention(q[:, :, own], k[:, :, own], v[:, :, own]) * self.gate(name, name)
-            for name, own in graph.slices.items()
-        ]
-        return torch.cat(blocks, dim=2)
+    def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
+        """Attended values (b, heads, patches, k) for each backbone's patches."""
+        return {
+            name: F.scaled_dot_product_attention(q[name], k[name], v[name] * self.gate(name, name)) for name in q
+        }
 
     def weights(
-        self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str
+        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
     ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights on one backbone's own grid, each row summing to 1."""
-        own = graph.slices[query]
-        return _softmax(q[:, :, own], k[:, :, own])
+        return _softmax(q[query], k[query])
 
 
 class CrossAttention(PatchAttention):
@@ -230,29 +241,27 @@ class CrossAttention(PatchAttention):
         super().__init__(names, width, heads, shared=shared, gain=gain)
         self.balance = balance
 
-    def messages(self, q: Heads, k: Heads, v: Heads, graph: PatchGraph) -> Heads:
-        """Attended values for every vertex, (b, heads, n, k)."""
-        if len(graph.names) == 1:
-            return torch.zeros_like(v)
-        blocks = []
-        for name, own in graph.slices.items():
-            others = [other for other in graph.names if other != name]
-            values = torch.cat(
-                [v[:, :, graph.slices[other]] * self.gate(name, other) for other in others], dim=2
-            )
-            bias = self._bias(graph, others, q)
-            keys = _others(k, own)
-            blocks.append(F.scaled_dot_product_attention(q[:, :, own], keys, values, attn_mask=bias))
-        return torch.cat(blocks, dim=2)
+    def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
+        """Attended values (b, heads, patches, k) for each backbone's patches."""
+        return {name: self._message(name, q, k, v, graph) for name in q}
+
+    def _message(self, name: str, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Heads:
+        others = [other for other in graph.names if other != name]
+        if not others:
+            return torch.zeros_like(q[name])
+        keys = _joined([k[other] for other in others])
+        values = _joined([v[other] * self.gate(name, other) for other in others])
+        return F.scaled_dot_product_attention(
+            q[name], keys, values, attn_mask=self._bias(graph, others, keys)
+        )
 
     def weights(
-        self, q: Heads, k: Heads, graph: PatchGraph, query: str, key: str
+        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
     ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights on one other grid; over all other grids together, each row sums to 1."""
         others = [other for other in graph.names if other != query]
-        rows = _softmax(
-            q[:, :, graph.slices[query]], _others(k, graph.slices[query]), self._bias(graph, others, q)
-        )
+        keys = _joined([k[other] for other in others])
+        rows = _softmax(q[query], keys, self._bias(graph, others, keys))
         return rows.split([graph.sizes[other] for other in others], dim=-1)[others.index(key)]
 
     def _bias(self, graph: PatchGraph, others: Sequence[str], like: Tensor) -> Float[Tensor, "1 keys"] | None:
@@ -270,11 +279,8 @@ def _update(width: int, gain: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), last)
 
 
-def _others(states: Heads, own: slice) -> Float[Tensor, "b heads keys k"]:
-    before, after = states[:, :, : own.start], states[:, :, own.stop :]
-    if not before.shape[2]:
-        return after
-    return before if not after.shape[2] else torch.cat([before, after], dim=2)
+def _joined(blocks: Sequence[Float[Tensor, "b heads _ k"]]) -> Float[Tensor, "b heads keys k"]:
+    return blocks[0] if len(blocks) == 1 else torch.cat([*blocks], dim=2)
 
 
 def _softmax(
@@ -289,9 +295,15 @@ def _softmax(
 @dataclass(frozen=True, eq=False)
 class _Layer:
     attention: PatchAttention
-    q: Heads
-    k: Heads
+    q: Blocks
+    k: Blocks
     graph: PatchGraph
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pictures and heads."""
+        b, heads = next(iter(self.q.values())).shape[:2]
+        return b, heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,12 +319,13 @@ class CapturedAttention:
     def __repr__(self) -> str:
         if not self._layers:
             return "CapturedAttention: nothing yet; call the model inside the capture"
-        any_layer = next(iter(self._layers.values()))
+        layer = next(iter(self._layers.values()))
+        pictures, heads = layer.size
         kinds = {kind: sum(k == kind for k, _ in self._layers) for kind in ("intra", "cross")}
-        names = ", ".join(f"{name} {h} × {w}" for name, (h, w) in any_layer.graph.shapes.items())
+        names = ", ".join(f"{name} {h} × {w}" for name, (h, w) in layer.graph.shapes.items())
         return (
-            f"CapturedAttention: {len(any_layer.q):,} pictures, {kinds['intra']} intra and {kinds['cross']} "
-            f"cross layers of {any_layer.q.shape[1]} heads; {names}"
+            f"CapturedAttention: {pictures:,} pictures, {kinds['intra']} intra and {kinds['cross']} cross "
+            f"layers of {heads} heads; {names}"
         )
 
     @property
@@ -392,7 +405,10 @@ class CapturedAttention:
     ) -> Float[Tensor, "b heads queries keys"]:
         kept = self._checked(kind, (query, key), layer, head)
         heads = slice(None) if head is None else slice(head, head + 1)
-        q, k = kept.q[pictures, heads].float(), kept.k[pictures, heads].float()  # half would coarsen the rows
+        q, k = (
+            {name: states[pictures, heads].float() for name, states in blocks.items()}  # half would coarsen rows
+            for blocks in (kept.q, kept.k)
+        )
         return kept.attention.weights(q, k, kept.graph, query, key).detach()
 
     def _checked(self, kind: Kind, names: tuple[str, str], layer: int, head: int | None) -> _Layer:
@@ -406,8 +422,8 @@ class CapturedAttention:
             has = f"0 to {max(layers)}" if layers else "none"
             raise ValueError(f"layer: got {layer}; captured {kind} layers: {has}; count from 0")
         kept = self._layers[kind, layer]
-        if head is not None and not 0 <= head < kept.q.shape[1]:
-            raise ValueError(f"head: got {head}; expected 0 to {kept.q.shape[1] - 1}, or None for all")
+        if head is not None and not 0 <= head < kept.size[1]:
+            raise ValueError(f"head: got {head}; expected 0 to {kept.size[1] - 1}, or None for all")
         return kept
 
 
@@ -447,8 +463,9 @@ def capture(model: nn.Module) -> Iterator[CapturedAttention]:
 
 def _recorder(
     record: CapturedAttention, kind: Kind, layer: int, attention: PatchAttention
-) -> Callable[[Heads, Heads, PatchGraph], None]:
-    def keep(q: Heads, k: Heads, graph: PatchGraph) -> None:
-        record._layers[kind, layer] = _Layer(attention, q.detach(), k.detach(), graph)
+) -> Callable[[Blocks, Blocks, PatchGraph], None]:
+    def keep(q: Blocks, k: Blocks, graph: PatchGraph) -> None:
+        q, k = ({name: states.detach() for name, states in blocks.items()} for blocks in (q, k))
+        record._layers[kind, layer] = _Layer(attention, q, k, graph)
 
     return keep

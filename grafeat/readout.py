@@ -83,22 +83,18 @@ class Readout(nn.Module):
             places: Features of the vertices' places (n, f).
             graph: Which vertices belong to which backbone.
         """
-        x = self.norm(x)
-        logits = self._logits(x, places, graph).split(list(graph.sizes.values()), dim=1)
-        local = [block.softmax(dim=1) for block in logits]
-        mass = torch.stack(
-            [self._presence(block, name) for block, name in zip(logits, graph.names, strict=True)], dim=1
-        )
-        mass = mass.softmax(dim=1)  # (b, m, queries)
-        states = x.split(list(graph.sizes.values()), dim=1)
-        read = torch.stack([weights.mT @ block for weights, block in zip(local, states, strict=True)], dim=1)
-        backbones = PatchGraph(
-            dict.fromkeys(graph.names, (1, 1))
-        )  # one vertex each: what was read of it, (b, m, q · d)
-        vector = self.value((read * mass[..., None]).flatten(2), backbones).sum(dim=1)
-        own = self.value(read.flatten(2), backbones).unbind(dim=1)
-        weights = torch.cat([part * mass[:, m, None] for m, part in enumerate(local)], dim=1)
-        return Reading(vector, dict(zip(graph.names, own, strict=True)), weights.mT)
+        sizes = list(graph.sizes.values())
+        states = dict(zip(graph.names, self.norm(x).split(sizes, dim=1), strict=True))
+        lie = dict(zip(graph.names, places.split(sizes), strict=True))
+        logits = {name: self._logits(state, lie[name], name) for name, state in states.items()}
+        local = {name: block.softmax(dim=1) for name, block in logits.items()}  # (b, patches, queries)
+        read = {name: local[name].mT @ state for name, state in states.items()}  # (b, queries, d)
+        mass = torch.stack([self._presence(block, name) for name, block in logits.items()], dim=-1).softmax(dim=-1)
+        shares = dict(zip(graph.names, mass.unbind(dim=-1), strict=True))  # (b, queries) each
+        parts = [self.value((read[name] * share[..., None]).flatten(1), name) for name, share in shares.items()]
+        own = {name: self.value(reading.flatten(1), name) for name, reading in read.items()}
+        weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
+        return Reading(torch.stack(parts).sum(dim=0), own, weights.mT)
 
     @torch.enable_grad()
     def calibrate(self, own: Float[Tensor, "m b t"], labels: Int[Tensor, " b"]) -> None:
@@ -127,11 +123,11 @@ class Readout(nn.Module):
         self.relation.data.copy_(relation.detach())
 
     def _logits(
-        self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph
-    ) -> Float[Tensor, "b n queries"]:
+        self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str
+    ) -> Float[Tensor, "b patches queries"]:
         if self.state is None or self.place is None:
-            return x.new_zeros(*x.shape[:2], self.queries)
-        return self.state(x, graph) + places @ self.place
+            return states.new_zeros(*states.shape[:2], self.queries)
+        return self.state(states, name) + places @ self.place
 
     def _presence(self, logits: Float[Tensor, "b patches queries"], name: str) -> Float[Tensor, "b queries"]:
         """Logit of a backbone's mass; in a joint softmax the logarithm of the mean of its patches' exponentials."""

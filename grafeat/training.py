@@ -15,6 +15,7 @@ from torch.distributions import Beta
 from tqdm.auto import tqdm
 
 from grafeat.grids import FeatureGrid, GridSet
+from grafeat.intervals import wilson_interval
 from grafeat.models import GridModel
 from grafeat.splits import Rows
 
@@ -113,8 +114,8 @@ def fit(
 ) -> History:
     """Trains a model on feature grids and leaves it with the weights of its best epoch on validation, in `eval`.
 
-    AdamW, warm-up and half a cosine. The same seed gives the same result on the same machine; the global random state is
-    left as it was. On CUDA the forward pass runs in bfloat16 where that is safe.
+    AdamW, warm-up and half a cosine. The same seed gives the same result on the same machine; the global random state
+    is left as it was. On CUDA the forward pass runs in bfloat16 where that is safe.
 
     Args:
         model: A `GraFeatMerge`, or another way to mix.
@@ -203,7 +204,7 @@ def training_loss(
     mixup: float = 0.0,
     own_loss: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the merged logits, plus `own_loss` times the mean one of the backbones' own readings, in nats."""
+    """Cross-entropy of the merged logits plus `own_loss` times the mean one of the backbones' own readings, in nats."""
     grids, target = _mixed(batch, mixup) if mixup else (batch.grids, [(1.0, batch.required_labels("batch"))])
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.device.type == "cuda"):
         out = model(grids)
@@ -227,14 +228,6 @@ def warmup_cosine(step: int, steps: int, *, warmup: float = 0.1) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def wilson_interval(correct: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """95% interval (low, high) of a share, by Wilson's score; stays inside [0, 1]."""
-    share, spread = correct / count, z**2 / count
-    middle = share + spread / 2
-    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
 def _epoch(model: GridModel, train_loss: float, val: GridSet | None, learning_rate: float) -> Epoch:
@@ -265,8 +258,12 @@ def _cross_entropy(logits: Float[Tensor, "b t"], target: Target, label_smoothing
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        for own in cuda:
+            with torch.cuda.device(own):
+                torch.cuda.manual_seed(seed)
         yield
 
 

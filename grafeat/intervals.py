@@ -1,0 +1,68 @@
+"""How sure a figure is: intervals over pictures, and over seeds and pictures together."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+Z = 1.959964  # standard normal quantile of a two-sided 95% interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95% interval.
+
+    Attributes:
+        value: The figure.
+        low: Lower end of its interval.
+        high: Upper end of its interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __repr__(self) -> str:
+        return f"{self.value:+.2%} (95% interval {self.low:+.2%} to {self.high:+.2%})"
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """95% interval (low, high) of the share `correct / count`, inside [0, 1]. Source: Wilson, JASA 1927."""
+    share, spread = correct / count, Z**2 / count
+    middle = share + spread / 2
+    half = Z * (share * (1 - share) / count + spread / (4 * count)) ** 0.5
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+def paired_difference(
+    first: Bool[Tensor, "seeds b"], second: Bool[Tensor, "seeds b"], *, draws: int = 10_000, seed: int = 0
+) -> Estimate:
+    """Accuracy of one method minus that of another, on the same seeds and pictures, with its 95% interval.
+
+    Seeds and pictures are drawn anew together, so that the interval covers both another training and other pictures.
+
+    Args:
+        first: Whether each picture (columns) was right after each training (rows).
+        second: The same for the method to compare with.
+        draws: Bootstrap draws.
+        seed: Decides the draws.
+
+    Raises:
+        ValueError: If the two do not have the same seeds and pictures.
+    """
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(
+            f"first, second: got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (seeds, pictures) for "
+            "both; compare runs on the same seeds and test pictures"
+        )
+    seeds, pictures = first.shape
+    difference = first.double() - second.double()
+    generator = torch.Generator().manual_seed(seed)
+    by_seed = torch.randint(seeds, (draws, seeds), generator=generator)
+    by_picture = torch.randint(pictures, (draws, pictures), generator=generator)
+    means = torch.stack(
+        [difference[s].mean(dim=0)[p].mean() for s, p in zip(by_seed, by_picture, strict=True)]
+    )
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(float(difference.mean()), low, high)
