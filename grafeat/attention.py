@@ -58,7 +58,8 @@ class RotaryPositions(nn.Module):
 
     def forward(self, centres: Float[Tensor, "n 2"]) -> Angles:
         """The angles of vertices at these places, (x, y) in [0, 1] of the picture."""
-        angles = (centres - 0.5) @ self.frequencies
+        # not a matrix product: mixed precision would round the angles to hundredths of a radian
+        angles = ((centres - 0.5)[:, :, None] * self.frequencies).sum(dim=1)
         return Angles(angles.cos(), angles.sin())
 
 
