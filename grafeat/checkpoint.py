@@ -47,7 +47,10 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> GraFeatMerg
         fields["backbones"] = tuple((name, channels) for name, channels in fields["backbones"])
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
             model = GraFeatMerge(MergeConfig(**{**fields, "classes": tuple(fields["classes"])}))
-        model.load_state_dict(tensors)
+        copies = {
+            name: tensor.clone() for name, tensor in tensors.items()
+        }  # nothing hangs on the file any more
+        model.load_state_dict(copies, assign=True)  # in the type in which they were saved
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"path: {path} is damaged or from another version ({error}); expected weights and a configuration that fit "

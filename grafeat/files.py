@@ -1,8 +1,11 @@
-"""Tensors with a description in one safetensors file: written whole or not at all, and read without executing anything."""
+"""Tensors with a description in one safetensors file: written whole or not at all, and read without running it."""
 
+import contextlib
 import json
 import os
-import tempfile
+import re
+import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ import safetensors.torch
 from torch import Tensor
 
 FORMAT = 1
-PICKLES = (b"PK\x03\x04", b"\x80")  # how torch.save's archives and bare pickles begin
+# How torch.save's archives and bare pickles begin. A safetensors file may begin with 0x80, too: the low byte of its
+# header's length. Its ninth byte is then the header's brace.
+PICKLE = re.compile(rb"PK\x03\x04|\x80[\x02-\x05].{6}[^{]", re.DOTALL)
 
 
 def write_tensors(
@@ -32,23 +37,25 @@ def write_tensors(
     path = Path(path)
     header = {"grafeat": json.dumps({"kind": kind, "format": FORMAT, **about})}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    scratch = None
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(descriptor)
+        with scratch.open("xb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         safetensors.torch.save_file(whole, scratch, metadata=header)
+        scratch.chmod(mode)  # safetensors leaves it readable to its owner alone
         _settle(scratch)
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
         kept = "; the file that was there is unchanged" if path.exists() else ""
+        megabytes = sum(tensor.nbytes for tensor in whole.values()) / 1e6
         raise OSError(
-            f"path: could not write {path} ({error}); expected a writable folder with room for "
-            f"{sum(tensor.nbytes for tensor in whole.values()) / 1e6:,.1f} MB{kept}; free some space or name another folder"
+            f"path: could not write {path} ({error}); expected a writable folder with room for {megabytes:,.1f} "
+            f"MB{kept}; free some space or name another folder"
         ) from error
     finally:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # an error before this one says more
+            scratch.unlink(missing_ok=True)
     return path
 
 
@@ -69,8 +76,8 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
             f"path: there is no file {path}; expected one that grafeat saved; check the name"
         )
     with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(PICKLES):
+        start = file.read(9)
+    if PICKLE.match(start):
         raise ValueError(
             f"path: {path} is a pickle, which can run any code when it is read; it was refused and nothing of it ran; "
             "expected a safetensors file; save the model anew with gf.save"
@@ -82,9 +89,10 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
         about = json.loads(header.get("grafeat", "{}"))
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(
-            f"path: {path} is no whole safetensors file ({error}); it is truncated or foreign; use another copy, or make "
-            "it anew"
+            f"path: {path} is no whole safetensors file ({error}); it is truncated or foreign; use another copy, or "
+            "make it anew"
         ) from error
+    about = about if isinstance(about, dict) else {}
     if about.get("kind") != kind or about.get("format") != FORMAT:
         found = (
             f"{about.get('kind')!r} in format {about.get('format')}" if about else "a file of another program"
@@ -95,7 +103,7 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
     return tensors, about
 
 
-def _settle(path: str) -> None:
+def _settle(path: Path) -> None:
     """Waits until the bytes are on the disk, so that a power cut cannot leave a new name on an old nothing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

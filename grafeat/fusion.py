@@ -1,7 +1,7 @@
 """Other ways to mix the same feature grids, behind the same interface as `GraFeatMerge`: the rivals."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import Self, cast
 
 import torch
 from torch import nn
@@ -14,8 +14,8 @@ from grafeat.projection import Projection
 class Concat(GridModel):
     """Pools each backbone's grid, concatenates the pooled vectors, and lets an MLP decide: the baseline to beat.
 
-    The features are standardised and reduced as in `GraFeatMerge`, so that only the mixing differs. A backbone that is left
-    out gives zeros, which is the mean of the standardised features.
+    The features are standardised and reduced as in `GraFeatMerge`, so that only the mixing differs. A backbone that is
+    left out gives zeros, which is the mean of the standardised features.
 
     Args:
         backbones: Channels of each backbone, by name.
@@ -24,8 +24,8 @@ class Concat(GridModel):
         components: Principal components kept of each backbone's channels.
         classes: Names of the classes.
 
-    Source: concatenation is what Vary (arXiv 2312.06109) and Eagle (arXiv 2408.15998) do, there channel by channel ahead
-    of a language model; here after pooling, since grids differ.
+    Source: concatenation is what Vary (arXiv 2312.06109) and Eagle (arXiv 2408.15998) do, there channel by channel
+    ahead of a language model; here after pooling, since grids differ.
     """
 
     def __init__(
@@ -42,19 +42,25 @@ class Concat(GridModel):
             Projection(channels, width, min(components, channels)) for channels in backbones.values()
         )
         joined = width * len(backbones)
-        self.mix = nn.Sequential(nn.Linear(joined, 4 * width), nn.LayerNorm(4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mix = nn.Sequential(
+            nn.Linear(joined, 4 * width), nn.LayerNorm(4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
         self.head = nn.Linear(width, num_classes)
 
     @classmethod
-    def for_grids(cls, grids: GridSet, *, num_classes: int, width: int = 64, components: int = 64, seed: int = 0) -> Self:
+    def for_grids(
+        cls, grids: GridSet, *, num_classes: int, width: int = 64, components: int = 64, seed: int = 0
+    ) -> Self:
         """A new model for these backbones, standardised from these grids, as `GraFeatMerge.for_grids`."""
         seen = (grids.train if "train" in grids.parts else grids).grids
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = cls({grid.name: grid.channels for grid in seen}, num_classes, width=width, components=components)
-        for projection, grid in zip(model.projections, seen, strict=True):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+            model = cls(
+                {grid.name: grid.channels for grid in seen}, num_classes, width=width, components=components
+            )
+        for projection, grid in zip(cast(Iterable[Projection], model.projections), seen, strict=True):
             projection.standardise(grid, seed=seed)
-        return model
+        return model.eval()
 
     def merge(self, grids: Sequence[FeatureGrid], *, states: bool = False) -> MergeOutput:
         """The output for checked grids; called by `forward`. There are no vertices, so there are no states."""

@@ -1,8 +1,8 @@
 """GraFeat-Merge: the feature grids of frozen backbones become one graph, and the graph one image vector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import torch
 from jaxtyping import Float
@@ -60,6 +60,10 @@ class MergeConfig:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(
+                f"backbones: got {', '.join(self.names)}; expected different names; use name= to tell them apart"
+            )
         for name in ("width", "depth", "heads", "queries", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; expected 1 or more")
@@ -110,19 +114,19 @@ class GraFeatMerge(GridModel):
     """Merges frozen backbones through the graph of their patches.
 
     Each patch of each backbone becomes a vertex of width d: its standardised and reduced features, projected, plus its
-    place in the picture, plus its backbone's embedding. In each step the vertices attend to their own grid (intra), then
-    to all other grids (cross), with queries and keys turned by the patch centres. A readout attends over all vertices and
-    gives one image vector (b, d), and a linear head the logits. Any number of backbones, any grids; the order of
-    backbones and of vertices does not matter.
+    place in the picture, plus its backbone's embedding. In each step the vertices attend to their own grid (intra),
+    then to all other grids (cross), with queries and keys turned by the patch centres. A readout attends over all
+    vertices and gives one image vector (b, d), and a linear head the logits. Any number of backbones, any grids; the
+    order of backbones and of vertices does not matter.
 
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
     Args:
         config: What shapes the model.
 
-    Source: Sarlin et al., SuperGlue, CVPR 2020 (intra and cross attention over a graph of patches); Lindenberger et al.,
-    LightGlue, ICCV 2023 (rotary positions); Wang et al., RE-GNN, IEEE Trans. Big Data 2023 (relation embeddings). Ours
-    are any number of sets instead of two, rotary positions in cross attention, count balance and the readout.
+    Source: Sarlin et al., SuperGlue, CVPR 2020 (intra and cross attention over a graph of patches); Lindenberger et
+    al., LightGlue, ICCV 2023 (rotary positions); Wang et al., RE-GNN, IEEE Trans. Big Data 2023 (relation embeddings).
+    Ours are any number of sets instead of two, rotary positions in cross attention, count balance and the readout.
     """
 
     def __init__(self, config: MergeConfig) -> None:
@@ -164,12 +168,15 @@ class GraFeatMerge(GridModel):
         Args:
             grids: Feature grids; of a set with parts, only the training part is looked at.
             num_classes: Classes t of the task.
-            width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop: See
-                `MergeConfig`.
+            width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop:
+                See `MergeConfig`.
             seed: Decides the initial weights; the global random state is left as it was.
 
+        Returns:
+            The model in `eval`, so that nothing is dropped; `fit` drops while it trains.
+
         Raises:
-            ValueError: If a value is out of its range.
+            ValueError: If a value is out of its range, or there is no picture.
         """
         seen = grids if isinstance(grids, GridSet) else GridSet(grids)
         seen = seen.train if "train" in seen.parts else seen
@@ -192,11 +199,11 @@ class GraFeatMerge(GridModel):
             classes=seen.classes if len(seen.classes) == num_classes else (),
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
             model = cls(config)
-        for projection, grid in zip(model.projections, present, strict=True):
+        for projection, grid in zip(cast(Iterable[Projection], model.projections), present, strict=True):
             projection.standardise(grid, seed=seed)
-        return model
+        return model.eval()
 
     def __repr__(self) -> str:
         c = self.config
@@ -216,11 +223,11 @@ class GraFeatMerge(GridModel):
 
     def merge(self, grids: Sequence[FeatureGrid], *, states: bool = False) -> MergeOutput:
         """The output for checked grids; called by `forward`."""
-        grids = self._some_dropped(check_grids(grids))
-        graph = PatchGraph.of(grids)
-        centres = graph.centres.to(self.device)
+        present = self._some_dropped(check_grids(grids))
+        graph = PatchGraph.of(present)
+        centres = graph.centres.to(present[0].features)
         places = fourier_features(centres)
-        x = self._vertices(grids) + self.place(places)
+        x = self._vertices(present) + self.place(places)
         angles, keep = self.rotary(centres), self._kept_messages(x)
         seen = [x]
         for step in self.steps:
@@ -249,12 +256,12 @@ class GraFeatMerge(GridModel):
         """The learned relation embeddings by layer, each layer's centred on its mean.
 
         Returns:
-            For `intra 0`, `cross 0`, … the embedding of each relation (query, key); for `readout` that of each backbone,
-            as (name, name).
+            For `intra 0`, `cross 0`, … the embedding of each relation (query, key); for `readout` that of each
+            backbone, as (name, name).
         """
         named = {
             f"{kind} {number}": (layer.relations, layer.relation)
-            for number, step in enumerate(self.steps)
+            for number, step in enumerate(cast(Iterable[Step], self.steps))
             for kind, layer in (("intra", step.intra), ("cross", step.cross))
             if layer is not None
         }
@@ -273,11 +280,11 @@ class GraFeatMerge(GridModel):
         ]
         return torch.cat(parts, dim=1)  # (b, n, d)
 
-    def _some_dropped(self, grids: Sequence[FeatureGrid]) -> Sequence[FeatureGrid]:
+    def _some_dropped(self, grids: tuple[FeatureGrid, ...]) -> tuple[FeatureGrid, ...]:
         if not self.training or len(grids) == 1 or float(torch.rand(())) >= self.config.backbone_drop:
             return grids
         gone = int(torch.randint(len(grids), ()))
-        return [grid for number, grid in enumerate(grids) if number != gone]
+        return grids[:gone] + grids[gone + 1 :]
 
     def _kept_messages(self, x: Vertices) -> Float[Tensor, "b 1 1"] | None:
         if not self.training or not self.config.cross_drop:

@@ -21,11 +21,11 @@ class MergeOutput:
     Attributes:
         logits: Class logits (b, t).
         vector: Image vectors (b, d).
-        vertices: Final vertex states (b, d, h, w) of each backbone, by name, for dense tasks; empty for a model that has
-            no vertices.
+        vertices: Final vertex states (b, d, h, w) of each backbone, by name, for dense tasks; empty for a model that
+            has no vertices.
         own: Logits (b, t) that each backbone's own vertices give by themselves, by name; empty for a model without.
-        reading: Weight (b, queries, h, w) of each backbone's patches in the image vector, by name; over the patches of all
-            backbones they sum to 1. They say where the vector is read, which is routing, not importance.
+        reading: Weight (b, queries, h, w) of each backbone's patches in the image vector, by name; over the patches of
+            all backbones they sum to 1. They say where the vector is read, which is routing, not importance.
         states: Vertex states before the first step and after each, as `vertices`; empty unless asked for.
     """
 

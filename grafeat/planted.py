@@ -16,9 +16,9 @@ def pointer(
 ) -> GridSet:
     """One backbone points at a place, the other knows what stands at every place: the label is what stands there.
 
-    `pointer` marks one random patch in its channel 0. `classes` carries one of the classes at every patch, in the channel
-    of that number. Neither knows the label alone, and pooling each before joining them loses it: the two grids must match
-    places, patch by patch.
+    `pointer` marks one random patch in its channel 0. `classes` carries one of the classes at every patch, in the
+    channel of that number. Neither knows the label alone, and pooling each before joining them loses it: the two grids
+    must match places, patch by patch.
 
     Args:
         count: Pictures.
@@ -32,7 +32,9 @@ def pointer(
         ValueError: If `classes` has fewer channels than there are classes.
     """
     if channels[1] < num_classes or channels[0] < 1:
-        raise ValueError(f"channels: got {channels}; expected at least (1, {num_classes}), a channel for each class")
+        raise ValueError(
+            f"channels: got {channels}; expected at least (1, {num_classes}), a channel for each class"
+        )
     generator = torch.Generator().manual_seed(seed)
     patches = shape[0] * shape[1]
     marked = torch.randint(patches, (count,), generator=generator)
@@ -40,5 +42,10 @@ def pointer(
     first, second = (noise * torch.randn(count, c, patches, generator=generator) for c in channels)
     first[torch.arange(count), 0, marked] += 1
     second.scatter_add_(1, standing[:, None], torch.ones(count, 1, patches))
-    grids = [FeatureGrid("pointer", first.unflatten(-1, shape)), FeatureGrid("classes", second.unflatten(-1, shape))]
-    return GridSet(grids, standing[torch.arange(count), marked], classes=[str(number) for number in range(num_classes)])
+    grids = [
+        FeatureGrid("pointer", first.unflatten(-1, shape)),
+        FeatureGrid("classes", second.unflatten(-1, shape)),
+    ]
+    return GridSet(
+        grids, standing[torch.arange(count), marked], classes=[str(number) for number in range(num_classes)]
+    )

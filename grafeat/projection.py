@@ -15,9 +15,9 @@ OCTAVES = 4
 class Projection(nn.Module):
     """Standardises and reduces a backbone's channels, then projects them to the model's width.
 
-    Wide features overfit where labels are few, and backbones differ in scale by orders of magnitude. So each channel is
-    standardised and the vector reduced to its principal components, each brought to unit variance. These statistics come
-    from unlabelled pictures (`standardise`) and stay fixed; only the linear step after them is learned.
+    Wide features overfit where labels are few, and backbones differ in scale by orders of magnitude. So each channel
+    is standardised and the vector reduced to its principal components, each brought to unit variance. These
+    statistics come from unlabelled pictures (`standardise`) and stay fixed; only the linear step after them is learned.
 
     Args:
         channels: Channels c of the backbone.
@@ -45,14 +45,24 @@ class Projection(nn.Module):
         Args:
             grid: Feature grids (b, c, h, w) of pictures; at most 20,000 patches of them are looked at.
             seed: Decides which patches.
+
+        Raises:
+            ValueError: If there is no picture.
         """
+        if not len(grid):
+            raise ValueError(
+                f"grids: got no pictures for backbone {grid.name!r}, shape {tuple(grid.features.shape)}; expected some "
+                "to take mean and scale from; pass training pictures, labelled or not"
+            )
         vectors = _sample(grid, seed)
         mean, scale = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
         scale = scale + 1e-3 * scale.max().clamp(min=1e-12)  # a channel that is nearly silent stays so
         centred = (vectors - mean) / scale
         variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         kept = variances.argsort(descending=True)[: self.basis.shape[1]]
-        spread = variances[kept].clamp(min=1e-6 * float(variances.max().clamp(min=1e-12))).sqrt()
+        # Fewer patches than components leave some that never varied: a unit variance would blow up what they see later.
+        varies = variances[kept] > 1e-6 * variances.max()
+        spread = torch.where(varies, variances[kept], torch.inf).sqrt()
         self.mean.copy_(mean)
         self.basis.copy_(axes[:, kept] / scale[:, None] / spread)
 
@@ -67,5 +77,5 @@ def _sample(grid: FeatureGrid, seed: int) -> Float[Tensor, "sample c"]:
 
 def fourier_features(centres: Float[Tensor, "n 2"]) -> Float[Tensor, "n f"]:
     """Sine and cosine of the places (x, y) in [0, 1] at 1/2, 1, 2 and 4 turns a picture side: (n, 16)."""
-    angles = centres[:, :, None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=centres.device))
+    angles = centres[:, :, None] * (math.pi * 2.0 ** torch.arange(OCTAVES).to(centres))
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

@@ -119,8 +119,9 @@ def fit(
 
     Args:
         model: A `GraFeatMerge`, or another way to mix.
-        train: Labelled grids to learn from.
-        val: Labelled grids on which the best epoch is chosen, by their loss; without them the last one stays.
+        train: Labelled grids to learn from; of a set with parts, only the training part is looked at.
+        val: Labelled grids on which the best epoch is chosen, by their loss; without them the last one stays. Of a set
+            with parts, only the validation part is looked at.
         seed: Decides shuffling, mixing and dropping.
         epochs: Passes over `train`; by default as many as show about 20,000 pictures, 8 to 40.
         batch_size: Pictures in a step.
@@ -133,20 +134,24 @@ def fit(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If a set is empty or has no labels, or has labels beyond the model's classes.
+        ValueError: If a set is empty or has no labels, or has labels beyond the model's classes; if `epochs` or
+            `batch_size` is below 1.
 
     Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids.
     """
+    train = train.train if "train" in train.parts else train  # else a test part would be learned
     labels = _checked_labels("train", train, model)
     if val is not None:
+        val = val.val if "val" in val.parts else val
         _checked_labels("val", val, model)
+    epochs = _default_epochs(len(train)) if epochs is None else epochs
+    _check_positive(epochs=epochs, batch_size=batch_size)
     model.to(device or model.device)
     model.label_counts.copy_(labels.bincount(minlength=model.num_classes))
-    epochs = epochs or min(EPOCHS[1], max(EPOCHS[0], round(PICTURES_SHOWN / len(train))))
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     steps = epochs * math.ceil(len(train) / batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_cosine(step, steps))
-    start, rows, best, kept = time.perf_counter(), [], 0, copy.deepcopy(model.state_dict())
+    start, rows, best, lowest, kept = time.perf_counter(), [], 0, math.inf, copy.deepcopy(model.state_dict())
     with (
         _seeded(seed, model.device),
         tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress) as bar,
@@ -163,9 +168,10 @@ def fit(
                 optimiser.step()
                 schedule.step()
                 total += float(loss.detach()) * len(batch)
-            rows.append(_epoch(model, total / len(train), val, schedule.get_last_lr()[0]))
-            if val is None or rows[-1].val_loss <= min(row.val_loss for row in rows):
-                best, kept = len(rows) - 1, copy.deepcopy(model.state_dict())
+            rows.append(_epoch(model, total / len(train), val, float(schedule.get_last_lr()[0])))
+            score = math.inf if rows[-1].val_loss is None else rows[-1].val_loss
+            if score <= lowest:  # without validation the last epoch stays
+                best, lowest, kept = len(rows) - 1, score, copy.deepcopy(model.state_dict())
             bar.set_postfix_str("" if val is None else f"validation accuracy {rows[-1].val_accuracy:.1%}")
     model.load_state_dict(kept)
     model.eval()
@@ -265,6 +271,16 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(own):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _default_epochs(pictures: int) -> int:
+    return min(EPOCHS[1], max(EPOCHS[0], round(PICTURES_SHOWN / pictures)))
+
+
+def _check_positive(*, epochs: int, batch_size: int) -> None:
+    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{argument}: got {value}; expected 1 or more; leave it out for the default")
 
 
 def _checked_labels(argument: str, grids: GridSet, model: GridModel) -> Rows:
