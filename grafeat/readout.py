@@ -35,12 +35,13 @@ class Reading:
 class Readout(nn.Module):
     """Some learned queries attend over all vertices; what they read becomes one image vector.
 
-    A query's logit for a vertex is learned from the vertex's state and from its place, so that queries can specialise in
-    regions of the picture. Every kind of readout is Σ_m mass_m · reading_m, where reading_m is what the queries read from
-    backbone m alone. They differ in the mass:
+    A query's logit for a vertex is learned from the vertex's state and from its place, so that queries can specialise
+    in regions of the picture. Every kind of readout is Σ_m mass_m · reading_m, where reading_m is what the queries read
+    from backbone m alone. They differ in the mass:
 
-    - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries. With
-      equal embeddings the logits are the average of what the backbones say by themselves, so it starts as an ensemble.
+    - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries.
+      With equal embeddings the logits are the average of what the backbones say by themselves, so it starts as an
+      ensemble.
     - `relation`: one softmax over all vertices, each backbone's logits moved by its relation embedding and by −log n.
     - `attention`: the same without relation embeddings.
     - `mean`: equal weights for a backbone's vertices, and for the backbones.
@@ -89,9 +90,13 @@ class Readout(nn.Module):
         logits = {name: self._logits(state, lie[name], name) for name, state in states.items()}
         local = {name: block.softmax(dim=1) for name, block in logits.items()}  # (b, patches, queries)
         read = {name: local[name].mT @ state for name, state in states.items()}  # (b, queries, d)
-        mass = torch.stack([self._presence(block, name) for name, block in logits.items()], dim=-1).softmax(dim=-1)
+        mass = torch.stack([self._presence(block, name) for name, block in logits.items()], dim=-1).softmax(
+            dim=-1
+        )
         shares = dict(zip(graph.names, mass.unbind(dim=-1), strict=True))  # (b, queries) each
-        parts = [self.value((read[name] * share[..., None]).flatten(1), name) for name, share in shares.items()]
+        parts = [
+            self.value((read[name] * share[..., None]).flatten(1), name) for name, share in shares.items()
+        ]
         own = {name: self.value(reading.flatten(1), name) for name, reading in read.items()}
         weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
         return Reading(torch.stack(parts).sum(dim=0), own, weights.mT)
