@@ -62,7 +62,7 @@ def still(graph: PatchGraph = GRAPH, head_width: int = K) -> Angles:
 class Heard(nn.Module):
     """In the place of the update MLP: hands on the message as it is."""
 
-    def forward(self, states: Tensor, graph: PatchGraph) -> Tensor:
+    def forward(self, states: Tensor, name: str) -> Tensor:
         return states.chunk(2, dim=-1)[1]
 
 
@@ -667,14 +667,16 @@ def test_capture_keeps_queries_and_keys_only_as_long_as_it_is_held() -> None:
         gc.collect()
         return [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
 
+    model(x)  # the graph works out its centres once
     before = len(alive())
     model(x)
     assert len(alive()) == before  # nothing is kept without a capture
     with capture(model) as attention:
         model(x)
     kept = alive()
-    assert len(kept) == before + 2 * 4  # queries and keys of four layers, and no weights
-    assert sum(tensor.shape == (B, HEADS, N, K) and tensor.grad_fn is None for tensor in kept) == 2 * 4
+    assert len(kept) == before + 2 * 4 * len(GRAPH.names)  # queries and keys of four layers, and no weights
+    blocks = [(B, HEADS, size, K) for size in GRAPH.sizes.values()]
+    assert sum(tensor.shape in blocks and tensor.grad_fn is None for tensor in kept) == len(kept) - before
     del attention, kept
     assert len(alive()) == before
 
@@ -691,6 +693,13 @@ def test_capture_adds_no_arithmetic() -> None:
     with capture(model):
         during = flops()
     assert before == during == flops() > 0
+
+
+def test_mixed_precision_does_not_round_the_places() -> None:
+    rotary, centres = RotaryPositions(K, spread=30.0), torch.rand(N, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = rotary(centres)
+    assert all(map(torch.equal, rounded, rotary(centres)))
 
 
 def test_layers_run_in_half_precision() -> None:
