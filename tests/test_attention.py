@@ -432,6 +432,17 @@ def test_a_lone_backbone_hears_nothing_in_a_cross_layer(layer: CrossAttention) -
     assert torch.equal(layer(x, graph, turning(graph)), alone)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_update_is_the_one_of_superglue_with_layer_norm(kind: Layer) -> None:
+    x, layer = states(), kind(NAMES, WIDTH, HEADS)
+    inner, norm, _, last = layer.update.layers[0]
+    hidden = F.linear(torch.cat([x, heard(layer, x)], dim=-1), inner.weight, inner.bias)
+    hidden = F.gelu(F.layer_norm(hidden, [2 * WIDTH], norm.weight, norm.bias))
+    found = layer(x, GRAPH, still())
+    close(found, x + F.linear(hidden, last.weight, last.bias))
+    close(layer(x[3:5], GRAPH, still()), found[3:5])  # BatchNorm would make pictures depend on each other
+
+
 def test_dropped_messages_leave_those_pictures_alone() -> None:
     x, layer = states(), CrossAttention(NAMES, WIDTH, HEADS)
     keep = (torch.arange(B) % 3 != 0).float().view(B, 1, 1)

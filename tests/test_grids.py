@@ -169,7 +169,16 @@ def test_a_wrong_type_is_named(given: object, kind: str, unchecked: None) -> Non
 
 @pytest.mark.parametrize(
     "field",
-    [(0, 0, 1), (0.5, 0, 0.5, 1), (0, 0.6, 1, 0.5), (-0.1, 0, 1, 1), (0, 0, 1, 1.1), (0, math.nan, 1, 1)],
+    [
+        (0, 0, 1),
+        (0.5, 0, 0.5, 1),
+        (0, 0.6, 1, 0.5),
+        (-0.1, 0, 1, 1),
+        (0, -0.1, 1, 1),
+        (0, 0, 1.1, 1),
+        (0, 0, 1, 1.1),
+        (0, math.nan, 1, 1),
+    ],
 )
 def test_a_field_that_is_no_box_of_the_picture_is_named(field: tuple[float, ...], unchecked: None) -> None:
     with pytest.raises(
@@ -216,6 +225,13 @@ def test_consecutive_pictures_of_a_file_are_views_of_the_file(tmp_path: Path) ->
         == part[0].flatten().tolist()
         == [17.0] * C * H * W
     )
+
+
+def test_a_set_takes_the_parts_it_is_given() -> None:
+    grids = grid_set(labels=range(B), parts={"train": torch.tensor([5, 2]), "test": torch.tensor([0])})
+    assert grids.parts == {"train": 2, "test": 1}
+    assert torch.equal(grids.train["lite"].features, features()[[5, 2]])
+    assert grids.train.labels.tolist() == [5, 2]
 
 
 def test_backbones_are_left_out_or_picked_and_the_parts_stay() -> None:

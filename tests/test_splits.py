@@ -169,6 +169,14 @@ def test_wrong_labels_are_named(
         Numbers(3, labels, classes)
 
 
+def test_labels_that_cannot_be_done_without_are_asked_for_by_name() -> None:
+    assert Numbers(3, [2, 0, 2])[1:].required_labels("train").tolist() == [0, 2]
+    with pytest.raises(ValueError, match=r"train: got a set with no labels; .*build it with labels="):
+        Numbers(3).required_labels("train")
+    with pytest.raises(ValueError, match="val: got a set with no pictures; expected labelled pictures"):
+        Numbers(3, [2, 0, 2])[3:].required_labels("val")
+
+
 # Parts
 
 
@@ -182,6 +190,16 @@ def test_a_set_gives_its_parts_and_says_which_it_has() -> None:
         _ = every.val
     with pytest.raises(ValueError, match=r"train: this set has no parts; make parts with \.split"):
         _ = every.test.train
+
+
+def test_a_set_says_where_its_parts_stand_in_it() -> None:
+    """So that a set made from it, picture by picture, gets the same parts."""
+    every = Numbers(23, labels_of([11, 12]))[::-2].split(val=0.2, test=0.3)
+    for source in (every, every.few_labels(2), Numbers(5), Numbers(5, parts={"test": torch.tensor([4, 0])})):
+        made = Numbers(len(source), parts=source.part_positions)
+        assert made.parts == source.parts
+        for part in source.parts:
+            assert [source.rows[row] for row in getattr(made, part).rows] == getattr(source, part).rows
 
 
 @given(
