@@ -101,7 +101,6 @@ class Readout(nn.Module):
         weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
         return Reading(torch.stack(parts).sum(dim=0), own, weights.mT)
 
-    @torch.enable_grad()
     def calibrate(self, own: Float[Tensor, "m b t"], labels: Int[Tensor, " b"]) -> None:
         """Sets the relation embeddings of `each` to those that say most about held-out labels.
 
