@@ -1,0 +1,30 @@
+"""Static plots with matplotlib and networkx: all that draws, under one name.
+
+Functions that draw one panel take `ax` and return it; those that draw several panels return the figure. All share one
+look, give each backbone one colour, and leave matplotlib's settings as they were.
+"""
+
+from grafeat.attention_plots import attention_maps
+from grafeat.feature_plots import feature_pictures
+from grafeat.graph_plots import draw_graph
+from grafeat.heatmaps import heatmap, heatmaps
+from grafeat.palette import backbone_colours
+from grafeat.picture_plots import draw_grid, draw_grids, draw_picture
+from grafeat.sheets import graph_layout
+from grafeat.training_plots import compare, confusion, training_curves
+
+__all__ = [
+    "attention_maps",
+    "backbone_colours",
+    "compare",
+    "confusion",
+    "draw_graph",
+    "draw_grid",
+    "draw_grids",
+    "draw_picture",
+    "feature_pictures",
+    "graph_layout",
+    "heatmap",
+    "heatmaps",
+    "training_curves",
+]
