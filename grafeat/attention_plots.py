@@ -214,7 +214,7 @@ def _spots(
 
 def _bar_axes(figure: Figure, first: tuple[float, float], last: tuple[float, float]) -> Axes:
     bottom = max(top + height for _, top, _, height in (inches(ax) for ax in figure.axes if ax.get_images()))
-    return place(figure, first[0], bottom + 0.4, max(last[0] + last[1] - first[0], 1.85), 0.1)
+    return place(figure, first[0], bottom + 0.4, max(last[0] + last[1] - first[0], 2.0), 0.1)
 
 
 def _where(attention: CapturedAttention, layer: int, head: int | None) -> str:
