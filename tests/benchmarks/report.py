@@ -1,0 +1,73 @@
+"""Writes the measured figures into the README, from `results/`: `python tests/benchmarks/report.py`."""
+
+import csv
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[2] / "README.md"
+START, END = "<!-- figures: python tests/benchmarks/report.py -->", "<!-- end of figures -->"
+WAYS = {
+    "single": "EfficientNet-Lite0 alone",
+    "other": "the small backbone alone",
+    "concat": "pooled, concatenated, MLP",
+    "averaged logits": "averaged logits of the two alone",
+    "merge": "**GraFeat-Merge**",
+}
+
+
+def main() -> None:
+    """Replaces what stands between the two marks."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    README.write_text(f"{before}{START}\n{figures()}{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def figures() -> str:
+    """The tables, as Markdown."""
+    return f"{few_labels()}\n{pointer()}\n{speed()}"
+
+
+def few_labels() -> str:
+    """Test error of every way with 500 labels, for both pairs, and the merge's paired difference to it."""
+    rows = table("few_labels.csv")
+    seconds = list(dict.fromkeys(row["second backbone"] for row in rows))
+    error = {(row["second backbone"], row["way"]): row for row in rows}
+    head = "".join(f" with `{second}`: error | merge gains |" for second in seconds)
+    lines = [f"| 500 labels, 5 seeds, 1,500 test digits |{head}", "|---|" + "---|" * (2 * len(seconds))]
+    for way, words in WAYS.items():
+        lines.append(f"| {words} |" + "".join(f" {cell} |" for second in seconds for cell in cells(error[second, way])))
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: dict[str, str]) -> tuple[str, str]:
+    """Error, and how many points of accuracy the merge gains, with its 95% interval."""
+    percent = {name: 100 * float(row[name]) for name in ("error", "merge minus way", "diff low", "diff high")}
+    if row["way"] == "merge":
+        return f"{percent['error']:.1f}%", ""
+    gain = f"{percent['merge minus way']:+.1f} ({percent['diff low']:+.1f} to {percent['diff high']:+.1f})"
+    return f"{percent['error']:.1f}%", gain
+
+
+def pointer() -> str:
+    """Accuracy on the pointer task."""
+    rows = table("pointer.csv")
+    words = "; ".join(f"{row['model']} {float(row['accuracy']):.1%} after {row['seconds']} s" for row in rows)
+    return f"*Pointer* task (chance 25%): {words}.\n"
+
+
+def speed() -> str:
+    """Ratios of time to the references."""
+    rows = [row for path in sorted(RESULTS.glob("speed_*.csv")) for row in table(path.name)]
+    lines = ["| time, as a ratio in one run | ours | reference | ratio |", "|---|---|---|---|"]
+    lines += [f"| {r['what']} | {r['ours ms']} ms | {r['reference ms']} ms | {r['ours / reference']} |" for r in rows]
+    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+
+
+def table(name: str) -> list[dict[str, str]]:
+    """The rows of a result file."""
+    with (RESULTS / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()

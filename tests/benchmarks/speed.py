@@ -1,0 +1,189 @@
+"""What the merge step and the extraction cost, as ratios in one run: `python tests/benchmarks/speed.py`.
+
+- The training step (forward and backward of all steps) against the same matrix products and fused attention issued bare.
+- One intra and one cross layer against one HGTConv layer of PyG on the same graph.
+- Extraction against timm's bare forward pass with the same batches.
+
+Each pair is timed in turns, so that a busy machine slows both; the ratio of the medians counts. Writes `results/speed.csv`.
+"""
+
+import argparse
+import csv
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from machine import described
+from torch import Tensor, nn
+from torch_geometric.nn import HGTConv
+
+import grafeat as gf
+from grafeat.attention import RotaryPositions
+
+RESULTS = Path(__file__).parent / "results"
+SIDE, BATCH, HEADS = 14, 8, 4
+
+
+def main() -> None:
+    """Times all three and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    rows = [
+        [
+            "training step, width 64, against its bare products",
+            *pair(*step_and_bare(64, device), args.rounds, device),
+        ],
+        [
+            "training step, width 128, against its bare products",
+            *pair(*step_and_bare(128, device), args.rounds, device),
+        ],
+        [
+            "intra and cross layer against PyG HGTConv",
+            *pair(*layers_and_hgt(device), max(3, args.rounds // 5), device),
+        ],
+        [
+            "extraction against timm's bare forward",
+            *pair(*extraction_and_timm(device), max(3, args.rounds // 3), device),
+        ],
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"speed_{device.type}.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["what", "ours ms", "reference ms", "ours / reference", "machine"])
+        table.writerows(
+            [name, f"{a * 1e3:.1f}", f"{b * 1e3:.1f}", f"{a / b:.3f}", described()] for name, a, b in rows
+        )
+    for name, ours, reference in rows:
+        print(f"{name}: {ours * 1e3:.1f} ms / {reference * 1e3:.1f} ms = {ours / reference:.3f}")
+
+
+def pair(
+    first: Callable[[], object], second: Callable[[], object], rounds: int, device: torch.device
+) -> tuple[float, float]:
+    """Median seconds of both, called in turns, after two calls to warm up."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 2):
+        for call, seconds in zip((first, second), taken, strict=True):
+            start = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number >= 2:
+                seconds.append(time.perf_counter() - start)
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+def step_and_bare(width: int, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Forward and backward of the steps of a two-backbone model, and of their products and attention alone."""
+    graph = gf.PatchGraph({"first": (SIDE, SIDE), "second": (SIDE, SIDE)})
+    backbones = (("first", width), ("second", width))
+    model = gf.GraFeatMerge(gf.MergeConfig(backbones, 10, width=width, heads=HEADS, cross_drop=0.0)).to(
+        device
+    )
+    centres = graph.centres.to(device)
+    states = torch.randn(BATCH, graph.num_vertices, width, device=device, requires_grad=True)
+
+    def ours() -> None:
+        x, angles = states, model.rotary(centres)
+        for step in model.steps:
+            x = step(x, graph, angles)
+        x.sum().backward()
+
+    bare = Bare(width, layers=2 * model.config.depth).to(device)
+    parts = [torch.randn(BATCH, SIDE * SIDE, width, device=device, requires_grad=True) for _ in range(2)]
+
+    def floor() -> None:
+        sum(x.sum() for x in bare(parts)).backward()
+
+    return ours, floor
+
+
+class Bare(nn.Module):
+    """The matrix products and fused attention of the steps, and nothing else: the floor."""
+
+    def __init__(self, width: int, *, layers: int) -> None:
+        super().__init__()
+        shapes = ((width, 3 * width), (2 * width, 2 * width), (2 * width, width))
+        self.layers = nn.ModuleList(
+            nn.ModuleList(nn.Linear(*shape) for shape in shapes) for _ in range(2 * layers)
+        )
+
+    def forward(self, parts: list[Tensor]) -> list[Tensor]:
+        """Both backbones' states after all layers."""
+        for number in range(len(self.layers) // 2):
+            layers = self.layers[2 * number], self.layers[2 * number + 1]
+            qkv = [
+                layer[0](x).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+                for layer, x in zip(layers, parts, strict=True)
+            ]
+            keys = qkv if number % 2 == 0 else qkv[::-1]
+            messages = [
+                F.scaled_dot_product_attention(own[0], other[1], other[2])
+                for own, other in zip(qkv, keys, strict=True)
+            ]
+            joined = [
+                torch.cat([x, m.transpose(1, 2).flatten(2)], dim=-1)
+                for x, m in zip(parts, messages, strict=True)
+            ]
+            parts = [layer[2](layer[1](x)) for layer, x in zip(layers, joined, strict=True)]
+        return parts
+
+
+def layers_and_hgt(device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
+    """One intra and one cross layer, and one HGTConv layer over the same complete graph of 2 × 14 × 14 patches."""
+    width = 128
+    graph = gf.PatchGraph({"first": (SIDE, SIDE), "second": (SIDE, SIDE)})
+    layers = [
+        kind(graph.names, width, HEADS, shared=False).to(device)
+        for kind in (gf.IntraAttention, gf.CrossAttention)
+    ]
+    rotary, centres = RotaryPositions(width // HEADS).to(device), graph.centres.to(device)
+    states = torch.randn(BATCH, graph.num_vertices, width, device=device, requires_grad=True)
+
+    def ours() -> None:
+        x = states
+        for layer in layers:
+            x = layer(x, graph, rotary(centres))
+        x.sum().backward()
+
+    relations = [(query, "to", key) for query, key in graph.relations()]
+    conv = HGTConv(width, width, (list(graph.names), relations), heads=HEADS).to(device)
+    patches = SIDE * SIDE
+    one = torch.cartesian_prod(torch.arange(patches), torch.arange(patches)).T
+    edges = torch.cat([one + patches * picture for picture in range(BATCH)], dim=1).to(device)
+    vertices = {
+        name: torch.randn(BATCH * patches, width, device=device, requires_grad=True) for name in graph.names
+    }
+
+    def reference() -> None:
+        out = conv(vertices, dict.fromkeys(relations, edges))
+        sum(x.sum() for x in out.values()).backward()
+
+    return ours, reference
+
+
+@torch.no_grad()
+def extraction_and_timm(device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
+    """`extract` over 256 digits at 112 pixels, and timm's forward pass over the same batches, already prepared."""
+    backbone = gf.load_backbone("bundled/efficientnet_lite0", size=112).to(device)
+    digits = gf.load_dataset("mnist5k")[:256]
+    ready = [backbone.prepare(digits[start : start + 64].pictures.to(device)) for start in range(0, 256, 64)]
+
+    def ours() -> object:
+        return gf.extract([backbone], digits, device=device, progress=False)
+
+    @torch.no_grad()
+    def reference() -> object:
+        return [backbone.module.forward_features(batch) for batch in ready]
+
+    return ours, reference
+
+
+if __name__ == "__main__":
+    main()
