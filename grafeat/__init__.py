@@ -21,8 +21,9 @@ import importlib
 from types import ModuleType
 
 from grafeat import planted
-from grafeat.attention import CapturedAttention, CrossAttention, IntraAttention, capture
+from grafeat.attention import CrossAttention, IntraAttention
 from grafeat.backbones import Backbone, Crop
+from grafeat.captured import CapturedAttention, capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
 from grafeat.fusion import Concat

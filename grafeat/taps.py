@@ -225,7 +225,7 @@ class _Reader:
 
 def _declared_tap(module: nn.Module, pictures: Tensor, reader: _Reader) -> Tap:
     """What `forward_features` gives, or timm's own way from its tokens to their grid."""
-    raw = _run(module, "forward_features", pictures)
+    raw: object = cast(Callable[..., object], module.forward_features)(pictures)
     if not isinstance(raw, Tensor):
         raise ValueError(
             f"tap: {type(module).__name__}.forward_features gives {_describe(raw)}; expected one map; name a "
@@ -286,7 +286,7 @@ def _last_tap(calls: list[_Call], reader: _Reader) -> Tap:
             try:
                 found, doubt, pooled = _map(call, calls[:index], reader), None, False
             except ValueError as error:
-                doubt = doubt or (None if pooled else str(error))
+                doubt = doubt if pooled else str(error)
     if found is None or doubt is not None:
         why = doubt or "no submodule gives a map"
         raise ValueError(f"tap: found no clear last map before pooling ({why}); name a submodule with tap=")

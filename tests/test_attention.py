@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from grafeat.attention import (
-    Angles,
-    CrossAttention,
-    IntraAttention,
-    PatchAttention,
-    RotaryPositions,
-    capture,
-    rotate,
-)
+from grafeat.attention import Angles, CrossAttention, IntraAttention, PatchAttention, RotaryPositions, rotate
+from grafeat.captured import capture
 from grafeat.graph import PatchGraph
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions, capture
+from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions
+from grafeat.captured import capture
 from grafeat.graph import AttentionWeights, Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 
@@ -64,7 +65,7 @@ def made_up(graph: PatchGraph, layers: int = 2, pictures: int = 3, heads: int = 
 # Counts
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(graphs)
 def test_edges_are_counted_as_networkx_counts_them(graph: PatchGraph) -> None:
     sizes = list(graph.sizes.values())

@@ -59,7 +59,7 @@ def imported(path: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"grafeat"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "grafeat").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "grafeat").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_package_imports_only_what_it_declares(path: Path) -> None:
     owners = metadata.packages_distributions()
     declared = set(named([*CORE, *EXTRAS["vit"]]))

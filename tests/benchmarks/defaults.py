@@ -43,7 +43,7 @@ def main() -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "defaults.csv").open("w", newline="") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(["change", "error", "change minus defaults", "low", "high", "machine"])
         for change, found in correct.items():
             gain = paired_difference(found, correct["defaults"])

@@ -1,7 +1,8 @@
 """Does merging pay with 500 labels? Five seeds, the same 1,500 test digits: `python tests/benchmarks/few_labels.py`.
 
-EfficientNet-Lite0 (ImageNet) beside a small backbone trained on scikit-learn's 8×8 digits, both frozen. Every way gets the
-same 40 training and 10 validation digits a class. Writes `results/few_labels.csv`; finished rows are kept and not run again.
+EfficientNet-Lite0 (ImageNet) beside a small backbone trained on scikit-learn's 8×8 digits, both frozen. Every way gets
+the same 40 training and 10 validation digits a class. Writes `results/few_labels.csv`; finished trainings are kept in
+the cache and not run again.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from machine import described
 from torch import Tensor
 
 import grafeat as gf
-from grafeat.intervals import paired_difference, wilson_interval
+from grafeat.intervals import paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 LITE = "efficientnet_lite0"
@@ -82,7 +83,7 @@ def write_table(
     """One row for each way: accuracy by seed, its mean and interval, and the merge's paired difference to it."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "few_labels.csv").open("w", newline="") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(
             [
                 "second backbone",

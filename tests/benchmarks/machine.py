@@ -20,4 +20,5 @@ def described() -> str:
     )
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm"))
-    return f"{gpu}{cpu}, {min(torch.get_num_threads(), os.cpu_count() or 1)} threads, Python {platform.python_version()}, {packages}"
+    threads = min(torch.get_num_threads(), os.cpu_count() or 1)
+    return f"{gpu}{cpu}, {threads} threads, Python {platform.python_version()}, {packages}"

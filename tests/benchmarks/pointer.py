@@ -22,7 +22,7 @@ def main() -> None:
     train, val, test = (gf.planted.pointer(count, seed=seed) for seed, count in enumerate((4000, 500, 1000)))
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "pointer.csv").open("w", newline="") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(["model", "accuracy", "low", "high", "seconds", "machine"])
         for way in WAYS:
             model = gf.GraFeatMerge.for_grids(train, num_classes=4, cross=way != WAYS[1], cross_drop=0.0)

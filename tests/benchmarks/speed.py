@@ -1,10 +1,11 @@
 """What the merge step and the extraction cost, as ratios in one run: `python tests/benchmarks/speed.py`.
 
-- The training step (forward and backward of all steps) against the same matrix products and fused attention issued bare.
+- The training step (forward and backward of all steps) against the same matrix products and fused attention, bare.
 - One intra and one cross layer against one HGTConv layer of PyG on the same graph.
 - Extraction against timm's bare forward pass with the same batches.
 
-Each pair is timed in turns, so that a busy machine slows both; the ratio of the medians counts. Writes `results/speed.csv`.
+Each pair is timed in turns, so that a busy machine slows both; the ratio of the medians counts. Writes
+`results/speed_cpu.csv` or `results/speed_cuda.csv`.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main() -> None:
     ]
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"speed_{device.type}.csv").open("w", newline="") as file:
-        table = csv.writer(file)
+        table = csv.writer(file, lineterminator="\n")
         table.writerow(["what", "ours ms", "reference ms", "ours / reference", "machine"])
         table.writerows(
             [name, f"{a * 1e3:.1f}", f"{b * 1e3:.1f}", f"{a / b:.3f}", described()] for name, a, b in rows

@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from grafeat.attention import CapturedAttention
+from grafeat.captured import CapturedAttention
 from grafeat.graph import Kind, Patch
 from grafeat.grids import WHOLE, Box
-from grafeat.heatmaps import draw_over, heat_of
-from grafeat.palette import INK, SECOND, SECOND_INK, backbone_colours, styled
-from grafeat.panels import (
+from grafeat.plots.heatmaps import draw_over, heat_of
+from grafeat.plots.palette import INK, SECOND, SECOND_INK, backbone_colours, styled
+from grafeat.plots.panels import (
     BAR,
     MARGIN,
     colour_bar,
@@ -26,7 +25,7 @@ from grafeat.panels import (
     title,
     wrapped,
 )
-from grafeat.picture_plots import Colours, canvas, checked_picture, draw_picture, patches, to_axes
+from grafeat.plots.pictures import Colours, canvas, checked_picture, draw_picture, patches, to_axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,24 +130,13 @@ def attention_rows(
     rows = []
     for key in (query.backbone, *(name for name in graph.names if name != query.backbone)):
         kind: Kind = "intra" if key == query.backbone else "cross"
-        if not _has_layers(attention, kind):  # a model may be built without one kind
+        if not attention.layers(kind):  # a model may be built without one kind
             continue
         block = attention.block(query.backbone, key, layer=layer, head=head, picture=index)
         weights = block[number].float().cpu().unflatten(0, graph.shapes[key])
-        equal = _equal_weight(attention, kind, query.backbone, key, layer)
+        equal = attention.uniform(query.backbone, key, layer)
         rows.append(AttentionRow(kind, key, weights, equal, (graph.fields or {}).get(key, WHOLE)))
     return tuple(rows)
-
-
-def _has_layers(attention: CapturedAttention, kind: Kind) -> bool:
-    return any(captured == kind for captured, _ in attention._layers)
-
-
-def _equal_weight(attention: CapturedAttention, kind: Kind, query: str, key: str, layer: int) -> float:
-    """The weight of each patch if all logits were equal: that of zero queries, by the layer's own arithmetic."""
-    kept = attention._layers[kind, layer]
-    zero = {name: torch.zeros_like(states[:1, :1]) for name, states in kept.q.items()}
-    return float(kept.attention.weights(zero, zero, kept.graph, query, key)[0, 0, 0, 0])
 
 
 def _draw_query(ax: Axes, picture: Tensor, box: Box, query: Patch) -> None:
@@ -218,8 +206,7 @@ def _bar_axes(figure: Figure, first: tuple[float, float], last: tuple[float, flo
 
 
 def _where(attention: CapturedAttention, layer: int, head: int | None) -> str:
-    _, heads = next(iter(attention._layers.values())).size
-    return f"layer {layer}, " + (f"head {head}" if head is not None else f"mean over {heads} heads")
+    return f"layer {layer}, " + (f"head {head}" if head is not None else f"mean over {attention.heads} heads")
 
 
 def _size(picture: Tensor) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import BboxTransformTo, ScaledTranslation, Transform, blended_transform_factory
 
-from grafeat.palette import INK, SECOND_INK, BackboneColour
+from grafeat.plots.palette import INK, SECOND_INK, BackboneColour
 
 WIDEST = 9.6  # inches: a notebook's cell, and a slide
 NARROWEST = 5.6  # below this a title does not fit

@@ -4,14 +4,14 @@ Functions that draw one panel take `ax` and return it; those that draw several p
 look, give each backbone one colour, and leave matplotlib's settings as they were.
 """
 
-from grafeat.attention_plots import attention_maps
-from grafeat.feature_plots import feature_pictures
-from grafeat.graph_plots import draw_graph
-from grafeat.heatmaps import heatmap, heatmaps
-from grafeat.palette import backbone_colours
-from grafeat.picture_plots import draw_grid, draw_grids, draw_picture
-from grafeat.sheets import graph_layout
-from grafeat.training_plots import compare, confusion, training_curves
+from grafeat.plots.attention import attention_maps
+from grafeat.plots.features import feature_pictures
+from grafeat.plots.graphs import draw_graph
+from grafeat.plots.heatmaps import heatmap, heatmaps
+from grafeat.plots.palette import backbone_colours
+from grafeat.plots.pictures import draw_grid, draw_grids, draw_picture
+from grafeat.plots.sheets import graph_layout
+from grafeat.plots.training import compare, confusion, training_curves
 
 __all__ = [
     "attention_maps",

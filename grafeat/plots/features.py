@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.heatmaps import cell_borders, draw_values
-from grafeat.palette import INK, SECOND_INK, BackboneColour, backbone_colours, styled
-from grafeat.panels import BAR, HEADER, TITLE, bar_below, colour_bar, header, panel_rows, title
-from grafeat.picture_plots import Colours, canvas, canvas_size, draw_picture, listed_grids, patches, to_axes
+from grafeat.plots.heatmaps import cell_borders, draw_values
+from grafeat.plots.palette import INK, SECOND_INK, BackboneColour, backbone_colours, styled
+from grafeat.plots.panels import BAR, HEADER, TITLE, bar_below, colour_bar, header, panel_rows, title
+from grafeat.plots.pictures import Colours, canvas, canvas_size, draw_picture, listed_grids, patches, to_axes
 
 
 @styled

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.colors import to_rgb
 
-from grafeat.palette import INK, PALETTE, SECOND_INK, STYLE, backbone_colours, fixed_colour, styled
+from grafeat.plots.palette import INK, PALETTE, SECOND_INK, STYLE, backbone_colours, fixed_colour, styled
 
 WHITE = (1.0, 1.0, 1.0)
 

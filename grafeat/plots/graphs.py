@@ -11,11 +11,11 @@ from matplotlib.patches import Polygon
 from torch import Tensor
 
 from grafeat.graph import Kind
-from grafeat.heatmaps import LUMINANCE
-from grafeat.palette import HAIRLINE, INK, SECOND_INK, BackboneColour, backbone_colours, styled
-from grafeat.panels import MARGIN, WIDEST, Part, footnote, inches, number, panel_figure, place, shorten
-from grafeat.picture_plots import Colours, checked_picture, grid_lines, patches
-from grafeat.sheets import CORNERS, Curve, DrawnEdge, Place, Sheet, edge_curves, graph_layout, sheets_of
+from grafeat.plots.heatmaps import LUMINANCE
+from grafeat.plots.palette import HAIRLINE, INK, SECOND_INK, BackboneColour, backbone_colours, styled
+from grafeat.plots.panels import MARGIN, WIDEST, Part, footnote, inches, number, panel_figure, place, shorten
+from grafeat.plots.pictures import Colours, checked_picture, grid_lines, patches
+from grafeat.plots.sheets import CORNERS, Curve, DrawnEdge, Place, Sheet, edge_curves, graph_layout, sheets_of
 
 PALE = 0.25  # how much of the picture's contrast is left on a sheet
 

@@ -15,9 +15,9 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from grafeat.grids import WHOLE, Box
-from grafeat.palette import DIVERGING, INK, SECOND_INK, SEQUENTIAL, backbone_colours, styled
-from grafeat.panels import BAR, bar_below, colour_bar, header, inches, own_axes, place, title, wrapped
-from grafeat.picture_plots import (
+from grafeat.plots.palette import DIVERGING, INK, SECOND_INK, SEQUENTIAL, backbone_colours, styled
+from grafeat.plots.panels import BAR, bar_below, colour_bar, header, inches, own_axes, place, title, wrapped
+from grafeat.plots.pictures import (
     Colours,
     canvas,
     canvas_size,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from grafeat.grids import WHOLE, Box, FeatureGrid, GridSet, check_grids
-from grafeat.palette import INK, SECOND_INK, BackboneColour, backbone_colours, styled
-from grafeat.panels import header, own_axes, title, wrapped
+from grafeat.plots.palette import INK, SECOND_INK, BackboneColour, backbone_colours, styled
+from grafeat.plots.panels import header, own_axes, title, wrapped
 
 Colours = Mapping[str, BackboneColour]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from grafeat.graph import PatchGraph
-from grafeat.sheets import edge_curves, graph_layout, sheets_of
+from grafeat.plots.sheets import edge_curves, graph_layout, sheets_of
 
 GRAPH = PatchGraph({"a": (2, 3), "b": (5, 1), "c": (1, 7)}, {"b": (0.25, 0.0, 0.75, 1.0)})
 

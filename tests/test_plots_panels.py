@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.offsetbox import TextArea
 
-from grafeat.palette import PALETTE
-from grafeat.panels import (
+from grafeat.plots.palette import PALETTE
+from grafeat.plots.panels import (
     Panels,
     bar_below,
     colour_bar,

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import TextArea
 from torch import nn
 
-from grafeat.attention import CapturedAttention, CrossAttention, IntraAttention, RotaryPositions, capture
-from grafeat.attention_plots import attention_maps, attention_rows
+from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions
+from grafeat.captured import CapturedAttention, capture
 from grafeat.graph import Patch, PatchGraph
-from grafeat.heatmaps import heat_of
-from grafeat.palette import backbone_colours
+from grafeat.plots.attention import attention_maps, attention_rows
+from grafeat.plots.heatmaps import heat_of
+from grafeat.plots.palette import backbone_colours
 
 SHAPES = {"lite": (2, 3), "small_vit": (5, 1), "cnn": (3, 7), "fourth": (1, 1), "fifth": (2, 2)}
 PICTURE = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))

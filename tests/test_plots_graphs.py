@@ -16,9 +16,9 @@ from matplotlib.offsetbox import TextArea
 from torch import Tensor
 
 from grafeat.graph import PatchGraph
-from grafeat.graph_plots import draw_graph
-from grafeat.palette import backbone_colours
-from grafeat.sheets import graph_layout
+from grafeat.plots.graphs import draw_graph
+from grafeat.plots.palette import backbone_colours
+from grafeat.plots.sheets import graph_layout
 
 GRAPH = PatchGraph({"a": (2, 3), "small_vit": (5, 1), "c": (1, 7)})
 PICTURE = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))

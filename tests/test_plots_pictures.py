@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.palette import BackboneColour, backbone_colours
-from grafeat.picture_plots import draw_grid, draw_grids, draw_picture, grid_lines
+from grafeat.plots.palette import BackboneColour, backbone_colours
+from grafeat.plots.pictures import draw_grid, draw_grids, draw_picture, grid_lines
 
 GENERATOR = torch.Generator().manual_seed(0)
 PICTURE = torch.rand(3, 22, 35, generator=GENERATOR)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from grafeat.heatmaps import heat_of, heatmap, heatmaps, limits_of, outlines
-from grafeat.palette import backbone_colours
+from grafeat.plots.heatmaps import heat_of, heatmap, heatmaps, limits_of, outlines
+from grafeat.plots.palette import backbone_colours
 
 GENERATOR = torch.Generator().manual_seed(0)
 PICTURE = torch.rand(3, 22, 33, generator=GENERATOR)

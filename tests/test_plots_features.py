@@ -8,9 +8,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from grafeat.feature_plots import feature_pictures, principal_colours
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.heatmaps import heat_of
+from grafeat.plots.features import feature_pictures, principal_colours
+from grafeat.plots.heatmaps import heat_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 PICTURES = torch.rand(5, 3, 14, 21, generator=GENERATOR)

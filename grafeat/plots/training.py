@@ -9,10 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-from grafeat.heatmaps import draw_values
-from grafeat.palette import HAIRLINE, INK, SECOND_INK, fixed_colour, styled
-from grafeat.panels import bar_below, colour_bar, number, own_axes, panel_figure, place, text_width, title
-from grafeat.picture_plots import canvas
+from grafeat.plots.heatmaps import draw_values
+from grafeat.plots.palette import HAIRLINE, INK, SECOND_INK, fixed_colour, styled
+from grafeat.plots.panels import (
+    bar_below,
+    colour_bar,
+    number,
+    own_axes,
+    panel_figure,
+    place,
+    text_width,
+    title,
+)
+from grafeat.plots.pictures import canvas
 from grafeat.training import History
 
 TRAIN, VAL, LINE = "#6B6B6B", "#1565C0", 1.8
