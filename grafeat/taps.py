@@ -194,9 +194,9 @@ class _Reader:
         if self.layout in ("NCHW", "NHWC"):
             return self.layout
         fitting: list[Layout] = []
-        if self._fits(shape[1], shape[2:4]):
+        if self._fits(shape[1], shape[2:4], oblong=True):
             fitting.append("NCHW")
-        if self._fits(shape[3], shape[1:3]):
+        if self._fits(shape[3], shape[1:3], oblong=False):
             fitting.append("NHWC")
         if len(fitting) != 1:
             raise ValueError(
@@ -205,10 +205,12 @@ class _Reader:
             )
         return fitting[0]
 
-    def _fits(self, channels: int, grid: Shape) -> bool:
+    def _fits(self, channels: int, grid: Shape, oblong: bool) -> bool:
+        """Whether the declared channels are in place, or else the grid is one of square, or of whole oblong patches."""
         if self.channels is not None:
             return channels == self.channels
-        return _same_proportions((grid[0], grid[1]), self.size)
+        whole = self.size[0] % grid[0] == 0 and self.size[1] % grid[1] == 0
+        return _same_proportions((grid[0], grid[1]), self.size) or (oblong and whole)
 
     def _count_prefix(self, path: str, tokens: int, earlier: list[_Call]) -> int:
         maps = [call.shape for call in earlier if call.shape is not None and len(call.shape) == 4]
