@@ -102,8 +102,7 @@ class CapturedAttention:
 
         Raises:
             ValueError: If nothing was captured, there is no such backbone, layer or head, or both backbones
-                are
-                one.
+                are one.
         """
         if query == key:
             raise ValueError(
@@ -129,7 +128,7 @@ class CapturedAttention:
         """The weight that each patch of `key` would have if all logits were equal, balance included; in [0, 1]."""
         kind: Kind = "intra" if query == key else "cross"
         kept = self._checked(kind, (query, key), layer, None)
-        still = {name: torch.zeros_like(states[:1, :1]) for name, states in kept.q.items()}
+        still = {name: torch.zeros_like(states[:1, :1], dtype=torch.float32) for name, states in kept.q.items()}
         return float(kept.attention.weights(still, still, kept.graph, query, key)[0, 0, 0, 0])
 
     def _grids(self, kind: Kind, query: str, key: str, layer: int, head: int | None) -> Tensor:
@@ -143,10 +142,8 @@ class CapturedAttention:
     ) -> Float[Tensor, "b heads queries keys"]:
         kept = self._checked(kind, (query, key), layer, head)
         heads = slice(None) if head is None else slice(head, head + 1)
-        q, k = (
-            {
-                name: states[pictures, heads].float() for name, states in blocks.items()
-            }  # half would coarsen rows
+        q, k = (  # in half precision the rows would miss 1 by a hundredth
+            {name: states[pictures, heads].float() for name, states in blocks.items()}
             for blocks in (kept.q, kept.k)
         )
         return kept.attention.weights(q, k, kept.graph, query, key).detach()

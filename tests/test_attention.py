@@ -1,7 +1,6 @@
 """Attention over the patches of several backbones is what others compute on masks and on explicit edges."""
 
 import copy
-import gc
 import math
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from grafeat.attention import Angles, CrossAttention, IntraAttention, PatchAttention, RotaryPositions, rotate
 from grafeat.captured import capture
@@ -517,6 +515,13 @@ def test_patches_of_different_grids_can_match_places() -> None:
     assert torch.equal(weights.argmax(dim=-1), nearest.argmin(dim=-1))
 
 
+def test_mixed_precision_does_not_round_the_places() -> None:
+    rotary, centres = RotaryPositions(K, spread=30.0), torch.rand(N, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = rotary(centres)
+    assert all(map(torch.equal, rounded, rotary(centres)))
+
+
 # Gradients
 
 
@@ -542,227 +547,7 @@ def test_an_intra_layer_of_one_backbone_gives_its_relation_gradient() -> None:
     assert layer.relation.grad.abs().min() > 1e-3
 
 
-# Capture
-
-
-class Steps(nn.Module):
-    """Two steps of an intra and a cross layer, as in a model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rotary = RotaryPositions(K)
-        self.steps = nn.ModuleList(
-            nn.ModuleList([IntraAttention(NAMES, WIDTH, HEADS), CrossAttention(NAMES, WIDTH, HEADS)])
-            for _ in range(2)
-        )
-
-    @property
-    def attentions(self) -> list[PatchAttention]:
-        return [layer for step in self.steps for layer in step]
-
-    def forward(self, x: Tensor, graph: PatchGraph = GRAPH) -> Tensor:
-        for layer in self.attentions:
-            x = layer(x, graph, self.rotary(graph.centres))
-        return x
-
-
-def test_capture_changes_nothing_to_the_bit() -> None:
-    model, x = Steps(), states()
-    before = model(x)
-    with capture(model):
-        during = model(x)
-    assert torch.equal(before, during)
-    assert torch.equal(before, model(x))
-
-
-def test_layers_are_counted_in_the_order_of_the_model() -> None:
-    """The second layer's weights are those of that layer alone, on the states that reach it."""
-    model, x = Steps(), states()
-    with torch.no_grad(), capture(model) as attention:
-        model(x)
-        for number, layer in enumerate(model.attentions):
-            with capture(layer) as alone:
-                layer(x, GRAPH, model.rotary(GRAPH.centres))
-            for query, key in GRAPH.relations(layer.kind):
-                assert torch.equal(dense(attention, query, key, number // 2), dense(alone, query, key))
-            x = layer(x, GRAPH, model.rotary(GRAPH.centres))
-
-
-def test_captured_weights_have_the_axes_of_their_grids() -> None:
-    model = Steps()
-    with capture(model) as attention:
-        model(states())
-    intra, cross = attention.intra("vit", 0), attention.cross("lite", "cnn", layer=1)
-    assert intra.shape == (B, HEADS, 1, 5, 1, 5)
-    assert cross.shape == (B, HEADS, 2, 3, 7, 1)
-    assert attention.intra("vit", layer=0, head=2).shape == (B, 1, 5, 1, 5)
-    for head in range(HEADS):
-        assert torch.equal(attention.intra("vit", 0, head), intra[:, head])
-        assert torch.equal(attention.cross("lite", "cnn", 1, head), cross[:, head])
-    for picture in range(B):
-        block = attention.block("lite", "cnn", layer=1, picture=picture)
-        close(block, cross[picture].mean(dim=0).view(6, 7))
-        block = attention.block("vit", "vit", layer=0, head=1, picture=picture)
-        close(block, intra[picture, 1].view(5, 5))
-    assert not cross.requires_grad
-    assert attention.graph is GRAPH
-    assert repr(attention) == (
-        f"CapturedAttention: {B} pictures, 2 intra and 2 cross layers of {HEADS} heads; "
-        "lite 2 × 3, vit 1 × 5, cnn 7 × 1"
-    )
-
-
-def test_what_was_captured_stays_as_it_was_and_the_last_pass_counts() -> None:
-    model, x = Steps(), states()
-    with capture(model) as attention:
-        model(torch.zeros_like(x))
-        first = attention.cross("lite", "vit", 0)
-        model(x)
-        last = attention.cross("lite", "vit", 0)
-    model(-x)  # after the end: not recorded
-    assert not torch.allclose(first, last)
-    assert torch.equal(attention.cross("lite", "vit", 0), last)
-
-
-def test_capture_of_a_pass_without_a_backbone_shows_the_others() -> None:
-    model, graph = Steps(), GRAPH.without("vit")
-    with capture(model) as attention:
-        model(states())
-        model(states(graph.num_vertices), graph)
-    close(attention.cross("lite", "cnn", 1).sum(dim=(-1, -2)), torch.ones(B, HEADS, 2, 3))
-    with pytest.raises(ValueError, match="backbone: got 'vit'; captured were lite, cnn; use one of them"):
-        attention.cross("lite", "vit", 1)
-
-
-def recorders(model: Steps) -> list[object]:
-    return [layer.recorder for layer in model.attentions]
-
-
-def test_capture_leaves_nothing_behind() -> None:
-    model = Steps()
-    with capture(model):
-        assert None not in recorders(model)
-    assert recorders(model) == [None] * 4
-    with pytest.raises(RuntimeError, match="on purpose"), capture(model):
-        raise RuntimeError("on purpose")
-    assert recorders(model) == [None] * 4
-
-
-def test_a_capture_within_a_capture_gives_the_outer_one_back() -> None:
-    model, x, y = Steps(), states(), states()
-    with capture(model) as outer:
-        with capture(model) as inner:
-            model(x)
-        assert "nothing yet" in repr(outer)
-        model(y)
-        of_inner = inner.intra("lite", 0)
-    assert recorders(model) == [None] * 4
-    with capture(model) as alone:
-        model(x)
-        assert torch.equal(of_inner, alone.intra("lite", 0))
-        model(y)
-    assert torch.equal(outer.intra("lite", 0), alone.intra("lite", 0))
-
-
-def test_capture_keeps_queries_and_keys_only_as_long_as_it_is_held() -> None:
-    model, x = Steps(), states()
-
-    def alive() -> list[Tensor]:
-        gc.collect()
-        return [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
-
-    model(x)  # the graph works out its centres once
-    before = len(alive())
-    model(x)
-    assert len(alive()) == before  # nothing is kept without a capture
-    with capture(model) as attention:
-        model(x)
-    kept = alive()
-    assert len(kept) == before + 2 * 4 * len(GRAPH.names)  # queries and keys of four layers, and no weights
-    blocks = [(B, HEADS, size, K) for size in GRAPH.sizes.values()]
-    assert sum(tensor.shape in blocks and tensor.grad_fn is None for tensor in kept) == len(kept) - before
-    del attention, kept
-    assert len(alive()) == before
-
-
-def test_capture_adds_no_arithmetic() -> None:
-    model, x = Steps(), states()
-
-    def flops() -> int:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(x)
-        return counter.get_total_flops()
-
-    before = flops()
-    with capture(model):
-        during = flops()
-    assert before == during == flops() > 0
-
-
-def test_mixed_precision_does_not_round_the_places() -> None:
-    rotary, centres = RotaryPositions(K, spread=30.0), torch.rand(N, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = rotary(centres)
-    assert all(map(torch.equal, rounded, rotary(centres)))
-
-
-def test_layers_run_in_half_precision() -> None:
-    model, x = Steps(), states()
-    with torch.autocast("cpu", torch.bfloat16), capture(model) as attention:
-        found = model(x)
-    assert found.dtype == torch.float32
-    close(found, model(x), atol=0.1)
-    rows = torch.cat([dense(attention, "lite", key) for key in ("vit", "cnn")], dim=-1)
-    close(rows.sum(dim=-1), torch.ones(B, HEADS, 6))  # half precision would be off by a hundredth
-
-
 # Errors
-
-
-def test_what_was_not_captured_is_refused() -> None:
-    model = Steps()
-    with capture(model) as attention:
-        with pytest.raises(ValueError, match="attention: nothing was captured; call model"):
-            attention.intra("lite", 0)
-        with pytest.raises(ValueError, match="attention: nothing was captured"):
-            _ = attention.graph
-        assert repr(attention) == "CapturedAttention: nothing yet; call the model inside the capture"
-        model(states())
-    for ask, text in (
-        (
-            lambda: attention.intra("vti", 0),
-            "backbone: got 'vti'; captured were lite, vit, cnn; use one of them",
-        ),
-        (lambda: attention.cross("lite", "vti", 0), "backbone: got 'vti'; captured were lite, vit, cnn"),
-        (lambda: attention.intra("vit", 2), "layer: got 2; captured intra layers: 0 to 1; count from 0"),
-        (lambda: attention.cross("lite", "vit", -1), "layer: got -1; captured cross layers: 0 to 1"),
-        (lambda: attention.intra("vit", 0, HEADS), "head: got 3; expected 0 to 2, or None for all"),
-        (lambda: attention.cross("lite", "vit", 0, -1), "head: got -1; expected 0 to 2"),
-        (lambda: attention.cross("vit", "vit", 0), "query, key: got 'vit' twice; .* use intra"),
-        (
-            lambda: attention.block("vit", "lite", layer=0, picture=B),
-            "picture: got 11; .* has fewer pictures",
-        ),
-        (lambda: attention.block("vit", "lite", layer=0, picture=-1), "picture: got -1"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            ask()
-
-
-def test_layers_of_a_kind_that_the_model_lacks_are_refused() -> None:
-    layer = IntraAttention(NAMES, WIDTH, HEADS)
-    with capture(layer) as attention:
-        layer(states(), GRAPH, still())
-    with pytest.raises(ValueError, match="layer: got 0; captured cross layers: none"):
-        attention.cross("lite", "vit", 0)
-
-
-def test_a_model_without_attention_is_refused() -> None:
-    with (
-        pytest.raises(ValueError, match="model: Linear has no attention layers to capture"),
-        capture(nn.Linear(2, 3)),
-    ):
-        pass
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
