@@ -88,7 +88,13 @@ def _weights_file(model: NamedModel, download: bool) -> Path:
             f"pretrained=False for random ones, or use {OFFLINE!r}"
         )
     if download and weights.fetch is not None and weights.find() is None:
-        weights.fetch()
+        try:
+            weights.fetch()
+        except Exception as error:  # of whichever library downloads
+            raise FileNotFoundError(
+                f"model: the weights of {model.name!r} could not be downloaded: {error}; expected a way to their host; "
+                f"try again, or pass pretrained=False for random ones, or use {OFFLINE!r}, which needs no network"
+            ) from error
     path = weights.find()
     if path is None:
         size = weights.megabytes or _outline(model).megabytes

@@ -127,6 +127,13 @@ def test_two_readings_are_an_error_until_one_is_declared() -> None:
     )
 
 
+def test_oblong_patches_do_not_pass_for_channels_last() -> None:
+    pictures = torch.rand(1, 3, 4, 8)
+    assert found(nn.Sequential(nn.Conv2d(3, 11, (2, 4), (2, 4))), pictures).layout == "NCHW"
+    with pytest.raises(ValueError, match=r"gives \(2, 1, 2, 2\) for pictures of 4×8 px: NCHW and NHWC"):
+        found(nn.Sequential(nn.Conv2d(3, 1, (2, 4), (2, 4))), pictures)
+
+
 def test_what_follows_the_tap_is_not_run() -> None:
     body = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(inplace=True))  # would change the tapped output in place
     module = nn.Sequential(body, nn.Flatten(), nn.Linear(13, 2))  # does not fit these pictures
