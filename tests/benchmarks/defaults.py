@@ -5,11 +5,10 @@
 """
 
 import csv
-from pathlib import Path
 from typing import Any
 
 import torch
-from few_labels import LITE, PER_CLASS, RESULTS, cached, feature_grids
+from few_labels import CACHE, LITE, PER_CLASS, RESULTS, cached, feature_grids
 from machine import described
 from torch import Tensor
 
@@ -17,7 +16,6 @@ import grafeat as gf
 from grafeat.intervals import paired_difference
 
 SEEDS = 3
-CACHE = Path("build/few_labels")
 OWN = {"shared": False}
 CHANGES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -36,7 +34,8 @@ def main() -> None:
     grids = feature_grids(["small_vit"], CACHE).only(LITE, "small_vit").train.split(val=0, test=0.5, seed=0)
     labels = grids.test.required_labels("test")
     correct = {
-        change: torch.stack([right(change, seed, grids, labels) for seed in range(SEEDS)]) for change in CHANGES
+        change: torch.stack([right(change, seed, grids, labels) for seed in range(SEEDS)])
+        for change in CHANGES
     }
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "defaults.csv").open("w", newline="") as file:

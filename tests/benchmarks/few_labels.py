@@ -21,6 +21,7 @@ from grafeat.intervals import paired_difference
 RESULTS = Path(__file__).parent / "results"
 LITE = "efficientnet_lite0"
 PER_CLASS = 50
+CACHE = Path("build/few_labels")
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--second", nargs="+", default=["small_cnn", "small_vit"])
-    parser.add_argument("--cache", type=Path, default=Path("build/few_labels"))
+    parser.add_argument("--cache", type=Path, default=CACHE)
     args = parser.parse_args()
     grids = feature_grids(args.second, args.cache)
     logits = {

@@ -31,7 +31,9 @@ def main() -> None:
             history = gf.fit(model, train, val=val, epochs=12, mixup=0.0, seed=0, progress=False)
             result = gf.evaluate(model, test)
             shares = (result.accuracy, *result.interval)
-            table.writerow([way, *(f"{share:.4f}" for share in shares), f"{history.seconds:.0f}", described()])
+            table.writerow(
+                [way, *(f"{share:.4f}" for share in shares), f"{history.seconds:.0f}", described()]
+            )
             print(f"{way}: {result} after {history.seconds:.0f} s", flush=True)
 
 

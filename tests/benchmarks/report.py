@@ -35,7 +35,9 @@ def few_labels() -> str:
     head = "".join(f" with `{second}`: error | merge gains |" for second in seconds)
     lines = [f"| 500 labels, 5 seeds, 1,500 test digits |{head}", "|---|" + "---|" * (2 * len(seconds))]
     for way, words in WAYS.items():
-        lines.append(f"| {words} |" + "".join(f" {cell} |" for second in seconds for cell in cells(error[second, way])))
+        lines.append(
+            f"| {words} |" + "".join(f" {cell} |" for second in seconds for cell in cells(error[second, way]))
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -59,7 +61,10 @@ def speed() -> str:
     """Ratios of time to the references."""
     rows = [row for path in sorted(RESULTS.glob("speed_*.csv")) for row in table(path.name)]
     lines = ["| time, as a ratio in one run | ours | reference | ratio |", "|---|---|---|---|"]
-    lines += [f"| {r['what']} | {r['ours ms']} ms | {r['reference ms']} ms | {r['ours / reference']} |" for r in rows]
+    lines += [
+        f"| {r['what']} | {r['ours ms']} ms | {r['reference ms']} ms | {r['ours / reference']} |"
+        for r in rows
+    ]
     return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
 
 
