@@ -52,13 +52,13 @@ class Concat(GridModel):
         cls, grids: GridSet, *, num_classes: int, width: int = 64, components: int = 64, seed: int = 0
     ) -> Self:
         """A new model for these backbones, standardised from these grids, as `GraFeatMerge.for_grids`."""
-        seen = (grids.train if "train" in grids.parts else grids).grids
+        seen = grids.train if "train" in grids.parts else grids
+        backbones = {grid.name: grid.channels for grid in seen.grids}
+        classes = seen.classes if len(seen.classes) == num_classes else ()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-            model = cls(
-                {grid.name: grid.channels for grid in seen}, num_classes, width=width, components=components
-            )
-        for projection, grid in zip(cast(Iterable[Projection], model.projections), seen, strict=True):
+            model = cls(backbones, num_classes, width=width, components=components, classes=classes)
+        for projection, grid in zip(cast(Iterable[Projection], model.projections), seen.grids, strict=True):
             projection.standardise(grid, seed=seed)
         return model.eval()
 

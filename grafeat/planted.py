@@ -23,7 +23,8 @@ def pointer(
     Args:
         count: Pictures.
         shape: Rows and columns (h, w) of both grids.
-        num_classes: Classes t; chance is 1 / t.
+        num_classes: Classes t. `pointer` alone leaves chance, 1 / t; `classes` alone a little more, as the class that
+            stands most often is guessed best.
         channels: Channels of `pointer` and of `classes`; the second at least `num_classes`.
         noise: Standard deviation of the normal noise in all channels; the marks stand out by 1.
         seed: Decides the draw.

@@ -22,8 +22,11 @@ hypothesis.settings.load_profile("grafeat")
 
 @pytest.fixture(autouse=True, scope="session")
 def two_threads() -> None:
-    """The threads of the smallest machine the suite is for, so that sums come out alike on larger ones."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    """The threads of the smallest machine the suite is for, so that sums come out alike on larger ones.
+
+    Fewer if OMP_NUM_THREADS says so: on a busy machine two threads wait for each other, and take 25 times as long.
+    """
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture

@@ -1,0 +1,292 @@
+"""A file of ours is whole or not there; a file of others is refused by name, and nothing in it runs."""
+
+import errno
+import json
+import os
+import pickle
+import resource
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from grafeat import files
+from grafeat.files import read_tensors, write_tensors
+
+TENSORS = {
+    "weights": torch.randn(3, 5, generator=torch.Generator().manual_seed(0)),
+    "half": torch.tensor([0.1, -7.0]).half(),
+    "counts": torch.tensor([2**40, -11]),
+    "empty": torch.empty(0, 13),
+    "scalar": torch.tensor(17.0),
+}
+MAPS = Path("/proc/self/maps")
+
+
+def written(path: Path, tensors: dict[str, Tensor] = TENSORS, **about: object) -> Path:
+    return write_tensors(path, tensors, kind="model", about=about)
+
+
+# What is written is read
+
+
+def test_tensors_and_their_description_come_back_to_the_bit(tmp_path: Path) -> None:
+    about = {"config": {"width": 64, "classes": ["katze", "犬"]}, "pi": 3.14}
+    path = written(tmp_path / "new" / "folder" / "a.safetensors", **about)
+    tensors, found = read_tensors(path, kind="model")
+    assert found == {"kind": "model", "format": 1, **about}
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == TENSORS[name].dtype
+        assert torch.equal(tensor, TENSORS[name])
+
+
+def test_numpy_reads_the_same_file(tmp_path: Path) -> None:
+    """It is an ordinary safetensors file."""
+    found = safetensors.numpy.load_file(written(tmp_path / "a.safetensors"))
+    np.testing.assert_array_equal(found["weights"], TENSORS["weights"].numpy())
+
+
+def test_views_and_parameters_are_written_as_they_look(tmp_path: Path) -> None:
+    weights = TENSORS["weights"]
+    views = {"turned": weights.T, "part": weights[1:, ::2], "learned": torch.nn.Parameter(weights)}
+    tensors, _ = read_tensors(written(tmp_path / "a", views), kind="model")
+    assert all(torch.equal(tensors[name], view) for name, view in views.items())
+    assert not tensors["learned"].requires_grad
+
+
+def test_names_may_be_strings_or_paths_and_the_path_is_returned(tmp_path: Path) -> None:
+    path = write_tensors(str(tmp_path / "a"), TENSORS, kind="model", about={})
+    assert path == tmp_path / "a"
+    assert read_tensors(str(path), kind="model")[0].keys() == TENSORS.keys()
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="needs the kernel's list of memory maps")
+def test_tensors_are_memory_mapped_and_writing_to_them_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "mapped.safetensors", {"large": torch.ones(1 << 16)})
+    before, (tensors, _) = path.read_bytes(), read_tensors(path, kind="model")
+    assert "mapped.safetensors" in MAPS.read_text()
+    tensors["large"].zero_()
+    assert path.read_bytes() == before
+
+
+def test_any_length_of_the_header_is_read(tmp_path: Path) -> None:
+    """The file begins with that length: where its low byte is 0x80, it begins as a pickle does."""
+    (shortest,) = struct.unpack("<Q", written(tmp_path / "a", about="").read_bytes()[:8])
+    for protocol in (2, 3, 4, 5):
+        padding = "x" * (0x80 + 0x100 * protocol - shortest)
+        path = written(tmp_path / "a", about=padding)
+        assert path.read_bytes()[:2] == bytes([0x80, protocol])
+        assert read_tensors(path, kind="model")[1]["about"] == padding
+
+
+def test_others_may_read_what_one_has_written(tmp_path: Path) -> None:
+    """The folder's usual permissions, not those of a scratch file that is its owner's alone."""
+    for mask, expected in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            path = written(tmp_path / str(mask))
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(path.stat().st_mode) == expected
+
+
+# Nothing is lost when writing fails
+
+
+@contextmanager
+def full_disk(limit: int = 4096) -> Iterator[None]:
+    """No file may grow beyond so many bytes: the kernel refuses it, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_old_file_whole_and_nothing_else(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors")
+    before = path.read_bytes()
+    with (
+        full_disk(),
+        pytest.raises(OSError, match=rf"path: could not write {path} \(.*File too large") as caught,
+    ):
+        written(path, {"large": torch.ones(100_003)})
+    assert str(caught.value).endswith(
+        "expected a writable folder with room for 0.4 MB; the file that was there is unchanged; "
+        "free some space or name another folder"
+    )
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_a_full_disk_leaves_no_new_file(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(OSError, match=r"room for 0\.4 MB; free some space"):
+        written(tmp_path / "a.safetensors", {"large": torch.ones(100_003)})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_failing_at_any_step_leaves_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    path = written(tmp_path / "a.safetensors")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises((OSError, KeyboardInterrupt), match=r"No space left on device|^$"):
+        written(path, {"other": torch.ones(7)})
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def test_the_file_appears_only_when_it_is_whole_and_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen, settle = tmp_path / "a.safetensors", [], os.fsync
+
+    def note(descriptor: int) -> None:
+        (scratch,) = tmp_path.iterdir()
+        seen.append((path.exists(), read_tensors(scratch, kind="model")[0].keys()))
+        settle(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", note)
+    written(path)
+    assert seen == [(False, TENSORS.keys())]
+    assert path.exists()
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file" / "a.safetensors", tmp_path / "file" / "b" / "a.safetensors"):
+        with pytest.raises(OSError, match=f"path: could not write {path} .*; expected a writable folder"):
+            written(path)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="path: could not write"):
+        written(tmp_path / "a")
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["a", "inside"]
+
+
+# What is refused
+
+
+def refused(path: Path, message: str, kind: str = "model") -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_tensors(path, kind=kind)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "a.safetensors", tmp_path):
+        with pytest.raises(
+            FileNotFoundError, match=f"path: there is no file {path}; expected one that grafeat saved"
+        ):
+            read_tensors(path, kind="model")
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 7, 8, 9, 50, 199, -300, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
+    path = written(tmp_path / "a.safetensors", {"one": torch.randn(101)})
+    path.write_bytes(path.read_bytes()[:length])
+    refused(
+        path, "is no whole safetensors file .*; it is truncated or foreign; use another copy, or make it anew"
+    )
+
+
+@pytest.mark.parametrize("place", [0, 3, 7, 8, 9, 30])
+def test_a_flipped_header_is_refused(tmp_path: Path, place: int) -> None:
+    path = written(tmp_path / "a.safetensors")
+    flipped = bytearray(path.read_bytes())
+    flipped[place] ^= 0xFF
+    path.write_bytes(flipped)
+    refused(path, "is no whole safetensors file")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 97, b"{}", b"hello\n" * 31, b"\x89PNG\r\n\x1a\n" + b"\0" * 50]
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    refused(tmp_path / "a", "is no whole safetensors file")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"grafeat": "[1]"}, {"grafeat": "17"}])
+def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({"one": torch.ones(3)}, path, metadata=metadata)
+    refused(
+        path, r"is a file of another program; expected 'model' in format 1; name the file that grafeat saved"
+    )
+
+
+def test_a_header_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"one": torch.ones(3)}, tmp_path / "a", metadata={"grafeat": "{'kind'"})
+    refused(tmp_path / "a", "is no whole safetensors file")
+
+
+def test_another_kind_and_another_format_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tensors(tmp_path / "grids", TENSORS, kind="feature grids", about={})
+    refused(path, "is 'feature grids' in format 1; expected 'model' in format 1")
+    monkeypatch.setattr(files, "FORMAT", 2)
+    later = written(tmp_path / "later")
+    monkeypatch.undo()
+    refused(later, "is 'model' in format 2; expected 'model' in format 1")
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.sprung),)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_refused_and_not_executed(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=protocol))
+    refused(path, "is a pickle, which can run any code when it is read; it was refused and nothing of it ran")
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads(path.read_bytes())
+    assert (tmp_path / "sprung").exists()  # the trap is a good one
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_torch_saves_is_a_pickle_and_is_refused(tmp_path: Path, zipped: bool) -> None:
+    for content in ({"weights": torch.ones(3)}, Trap(tmp_path / "sprung")):
+        torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+        refused(tmp_path / "a.pt", "is a pickle, .*save the model anew with gf.save")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_pickle_in_letters_is_refused_and_not_executed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=0))
+    refused(tmp_path / "a", "is no whole safetensors file")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    """Nothing of the promised size is ever asked for."""
+    header = {"one": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "a").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 64)
+    refused(tmp_path / "a", "is no whole safetensors file")

@@ -1,0 +1,117 @@
+"""Intervals are those of scipy, and cover what they promise to cover."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+from torch import Tensor
+
+from grafeat.intervals import Estimate, Z, paired_difference, wilson_interval
+
+
+def wrong(share: float, seeds: int, pictures: int, seed: int = 0) -> Tensor:
+    """Whether each picture was right, of a method that errs on this share of them."""
+    return torch.rand(seeds, pictures, generator=torch.Generator().manual_seed(seed)) >= share
+
+
+# Of one share
+
+
+@given(st.integers(1, 10_007), st.floats(0, 1))
+def test_the_interval_of_a_share_is_scipys(count: int, share: float) -> None:
+    correct = round(share * count)
+    expected = binomtest(correct, count).proportion_ci(method="wilson")
+    low, high = wilson_interval(correct, count)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-7)
+    assert 0 <= low <= correct / count + 1e-12
+    assert correct / count - 1e-12 <= high
+    assert high <= 1
+
+
+def test_the_quantile_is_that_of_the_normal_distribution() -> None:
+    assert pytest.approx(norm.ppf(0.975), abs=1e-6) == Z
+
+
+def test_a_share_of_one_half_by_hand() -> None:
+    """Two of four: the middle is 1/2, half the width z √(4 + z²) / (2 (4 + z²)) … = z / (2 √(4 + z²))."""
+    half = Z / (2 * math.sqrt(4 + Z**2))
+    assert wilson_interval(2, 4) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_all_right_is_not_certainly_right() -> None:
+    low, high = wilson_interval(7, 7)
+    assert high == 1
+    assert 0.6 < low < 0.7
+    assert wilson_interval(0, 7)[0] == 0
+
+
+# Of a paired difference
+
+
+def test_a_difference_by_hand() -> None:
+    """The first is right where the second errs, on one picture of four, after every training."""
+    first, second = torch.ones(3, 4, dtype=torch.bool), torch.tensor([[True, False, True, True]] * 3)
+    found = paired_difference(first, second, draws=2000)
+    assert found.value == 0.25
+    assert (found.low, found.high) == (0, 0.75)  # of four drawn pictures none to three are that one
+
+
+def test_twins_differ_by_nothing() -> None:
+    right = wrong(0.3, 3, 101)
+    assert paired_difference(right, right, draws=50) == Estimate(0, 0, 0)
+
+
+def test_swapping_the_methods_turns_the_interval_round() -> None:
+    first, second = wrong(0.2, 3, 101), wrong(0.25, 3, 101, seed=1)
+    there, back = paired_difference(first, second, draws=300), paired_difference(second, first, draws=300)
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
+    assert there.low < there.value < there.high
+
+
+def test_the_interval_is_that_of_the_normal_approximation_where_seeds_agree() -> None:
+    """Independent pictures, the same after each training: the standard error is that of a mean."""
+    first = wrong(0.2, 1, 2003).expand(3, -1)
+    second = wrong(0.3, 1, 2003, seed=1).expand(3, -1)
+    difference = first[0].double() - second[0].double()
+    half = Z * float(difference.std()) / math.sqrt(2003)
+    found = paired_difference(first, second, draws=3000)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=half / 10)
+
+
+def test_seeds_widen_the_interval_where_trainings_differ() -> None:
+    """One training of three fails altogether; that is no matter of the pictures."""
+    second = torch.zeros(3, 997, dtype=torch.bool)
+    first = second.clone()
+    first[0] = True
+    found = paired_difference(first, second, draws=1000)
+    assert found.value == pytest.approx(1 / 3)
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_the_draw_is_seeded_and_leaves_the_global_random_state_alone() -> None:
+    first, second, before = wrong(0.2, 3, 31), wrong(0.3, 3, 31, seed=1), torch.get_rng_state()
+    found = [paired_difference(first, second, draws=50, seed=seed) for seed in (3, 3, 5)]
+    assert found[0] == found[1]
+    assert (found[0].low, found[0].high) != (found[2].low, found[2].high)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_estimate_prints_in_points() -> None:
+    assert repr(Estimate(0.0123, -0.001, 0.02)) == "+1.23% (95% interval -0.10% to +2.00%)"
+
+
+@pytest.mark.parametrize("shape", [(3, 13), (5, 11), (3, 11, 1), (33,)])
+def test_runs_that_do_not_pair_are_refused(shape: tuple[int, ...], unchecked: None) -> None:
+    first, second = torch.ones(3, 11, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)
+    with pytest.raises(
+        ValueError, match=r"first, second: got shapes \(3, 11\) and .*; expected \(seeds, pictures\)"
+    ):
+        paired_difference(first, second)
+
+
+def test_runs_without_axes_are_refused_even_if_they_are_alike(unchecked: None) -> None:
+    with pytest.raises(ValueError, match=r"got shapes \(11,\) and \(11,\)"):
+        paired_difference(torch.ones(11, dtype=torch.bool), torch.ones(11, dtype=torch.bool))
