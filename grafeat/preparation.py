@@ -133,7 +133,7 @@ class Preparation:
         if self.mean is None or self.std is None:
             return pictures
         mean, std = pictures.new_tensor(self.mean), pictures.new_tensor(self.std)
-        return (pictures - mean[:, None, None]) / std[:, None, None]
+        return (pictures - mean[:, None, None]).div_(std[:, None, None])
 
 
 def _check_pictures(pictures: object, backbone: str) -> None:
