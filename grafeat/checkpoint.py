@@ -1,5 +1,6 @@
 """A trained model as one file, with everything that it takes to build it again."""
 
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,13 +48,12 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> GraFeatMerg
         fields["backbones"] = tuple((name, channels) for name, channels in fields["backbones"])
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
             model = GraFeatMerge(MergeConfig(**{**fields, "classes": tuple(fields["classes"])}))
-        copies = {
-            name: tensor.clone() for name, tensor in tensors.items()
-        }  # nothing hangs on the file any more
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}  # the file may go
         model.load_state_dict(copies, assign=True)  # in the type in which they were saved
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")  # torch lists every tensor, line by line
         raise ValueError(
-            f"path: {path} is damaged or from another version ({error}); expected weights and a configuration that fit "
-            "each other; save the model anew"
+            f"path: {path} is damaged or from another version ({reason}); expected weights and a configuration that "
+            "fit each other; save the model anew"
         ) from error
     return model.to(device).eval()
