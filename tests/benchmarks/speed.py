@@ -174,7 +174,11 @@ def extraction_and_timm(device: torch.device) -> tuple[Callable[[], object], Cal
     """`extract` over 256 digits at 112 pixels, and timm's forward pass over the same batches, already prepared."""
     backbone = gf.load_backbone("bundled/efficientnet_lite0", size=112).to(device)
     digits = gf.load_dataset("mnist5k")[:256]
-    ready = [backbone.prepare(digits[start : start + 64].pictures.to(device)) for start in range(0, 256, 64)]
+    like = torch.empty(0, device=device)
+    batches = [
+        backbone.preparation(part.pictures, like) for part in (digits[i : i + 64] for i in range(0, 256, 64))
+    ]
+    ready = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
 
     def ours() -> object:
         return gf.extract([backbone], digits, device=device, progress=False)
