@@ -1,0 +1,490 @@
+"""One seed, one result; the best epoch on validation is kept; the loss is its formula; the test is never seen."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from grafeat import training
+from grafeat.fusion import Concat
+from grafeat.grids import FeatureGrid, GridSet
+from grafeat.merge import GraFeatMerge
+from grafeat.models import GridModel, MergeOutput
+from grafeat.planted import pointer
+from grafeat.training import (
+    Epoch,
+    Evaluation,
+    History,
+    batches,
+    evaluate,
+    fit,
+    predict,
+    training_loss,
+    warmup_cosine,
+)
+
+B, T = 61, 3
+
+
+def task(b: int = B, seed: int = 0, strength: float = 2.0) -> GridSet:
+    """Both backbones say the class, in noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(T, (b,), generator=generator)
+    said = strength * F.one_hot(labels, T).float()[:, :, None, None]
+    lite = torch.randn(b, 5, 2, 3, generator=generator)
+    vit = torch.randn(b, 7, 1, 5, generator=generator)
+    lite[:, :T] += said
+    vit[:, T : 2 * T] += said
+    return GridSet([FeatureGrid("lite", lite), FeatureGrid("vit", vit)], labels)
+
+
+GRIDS = task()
+
+
+def built(seed: int = 0, **options: object) -> GraFeatMerge:
+    small = {"width": 12, "heads": 3, "depth": 1, "queries": 2, "components": 4}
+    return GraFeatMerge.for_grids(GRIDS, num_classes=T, seed=seed, **{**small, **options})
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(first: nn.Module | dict[str, Tensor], second: nn.Module | dict[str, Tensor]) -> bool:
+    ours, theirs = (state(given) if isinstance(given, nn.Module) else given for given in (first, second))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def fitted(model: GridModel, grids: GridSet = GRIDS, **options: object) -> History:
+    return fit(model, grids, **{"epochs": 2, "batch_size": 17, "progress": False, **options})
+
+
+# Seeds
+
+
+def test_the_same_seed_gives_the_same_model_to_the_bit() -> None:
+    models = [built() for _ in range(4)]
+    histories = [
+        fitted(model, val=task(23, 1), seed=seed) for model, seed in zip(models, (3, 3, 5, 7), strict=True)
+    ]
+    assert equal(models[0], models[1])
+    assert histories[0].epochs == histories[1].epochs
+    assert not equal(models[0], models[2])
+    assert histories[2].epochs != histories[3].epochs
+
+
+def test_the_global_random_state_neither_matters_nor_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus_seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", gpus_seeded.append)
+    first, second = built(), built()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    fitted(first)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(13)
+    fitted(second)
+    assert equal(first, second)
+    assert gpus_seeded == [11, 13]  # by this test, not by the training
+
+
+def test_the_global_random_state_is_given_back_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "training_loss", fail)
+    before = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        fitted(built())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Learning
+
+
+def test_a_small_task_is_learned() -> None:
+    """By the merge, from each backbone alone too, and by the rival; not at all from shuffled labels."""
+    train, val, test = task(151, 1), task(47, 2), task(211, 3)
+    for model in (built(), Concat.for_grids(train, num_classes=T, width=11)):
+        fitted(model, train, val=val, epochs=8)
+        assert evaluate(model, test).accuracy > 0.9
+    alone = GraFeatMerge.for_grids(train.only("vit"), num_classes=T, width=12, heads=3, depth=1)
+    fitted(alone, train.only("vit"), epochs=8)
+    assert evaluate(alone, test.only("vit")).accuracy > 0.85
+    shuffled = GridSet(
+        train.grids, train.labels[torch.randperm(151, generator=torch.Generator().manual_seed(0))]
+    )
+    guessing = built()
+    fitted(guessing, shuffled, epochs=8)
+    assert evaluate(guessing, test).accuracy < 0.6
+
+
+def test_mixing_and_dropping_can_be_switched_off() -> None:
+    model = built(cross_drop=0.0, backbone_drop=0.0)
+    history = fitted(model, mixup=0.0, label_smoothing=0.0, own_loss=0.0, epochs=12, learning_rate=1e-2)
+    assert history.epochs[-1].train_loss < 0.1
+    assert evaluate(model, GRIDS).accuracy > 0.98
+
+
+def test_the_best_epoch_on_validation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation with scrambled labels gets worse with training: an early epoch is the best."""
+    train = task(101, 1)
+    wrong = GridSet(train.grids, (train.labels + 1) % T)
+    snapshots, real = [], training._epoch
+
+    def note(model: GridModel, *given: object) -> Epoch:
+        row = real(model, *given)
+        snapshots.append(state(model))
+        return row
+
+    monkeypatch.setattr(training, "_epoch", note)
+    monkeypatch.setattr(GraFeatMerge, "calibrate", lambda self, val: None)
+    model = built()
+    history = fitted(model, train, val=wrong, epochs=7, learning_rate=1e-2)
+    losses = [row.val_loss for row in history.epochs]
+    assert history.best == losses.index(min(losses)) < 6
+    assert equal(model, snapshots[history.best])
+    assert not equal(model, snapshots[-1])
+    logits = predict(model, wrong)
+    row = history.epochs[history.best]
+    assert row.val_loss == pytest.approx(float(F.cross_entropy(logits, wrong.labels)), abs=1e-6)
+    assert row.val_accuracy == evaluate(model, wrong).accuracy
+
+
+def test_without_validation_the_last_epoch_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrated = []
+    monkeypatch.setattr(GraFeatMerge, "calibrate", lambda self, val: calibrated.append(len(val)))
+    model = built()
+    history = fitted(model, epochs=3)
+    assert history.best == 2
+    assert [(row.val_loss, row.val_accuracy) for row in history.epochs] == [(None, None)] * 3
+    assert not model.training
+    assert calibrated == []
+    fitted(model, val=GRIDS[:7])
+    assert calibrated == [7]
+
+
+def test_of_equal_epochs_the_later_stays_and_a_loss_that_is_no_number_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = iter([float("nan"), 0.5, 0.0, 0.0, 0.25, float("nan")])
+    monkeypatch.setattr(training, "_epoch", lambda *_: Epoch(1.0, next(losses), 0.5, 0.1))
+    assert fitted(built(), val=GRIDS[:7], epochs=6).best == 3
+
+
+def test_calibration_uses_validation_pictures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training pictures say that both backbones know the class, validation pictures that `vit` does not."""
+    train, val = task(101, 1), task(67, 2)
+    noise = torch.randn(67, 7, 1, 5, generator=torch.Generator().manual_seed(0))
+    model = built()
+    fitted(model, train, val=GridSet([val["lite"], FeatureGrid("vit", 2 * noise)], val.labels), epochs=6)
+    mass = dict(zip(model.config.names, model.readout.relation.softmax(dim=0).tolist(), strict=True))
+    assert mass["lite"] > 0.6
+
+
+# What is learned from
+
+
+def test_the_test_part_never_matters() -> None:
+    """Neither its labels nor its pictures, even where they are far from all others."""
+    whole, parts = (
+        task(101, 1),
+        {"train": torch.arange(61), "val": torch.arange(61, 71), "test": torch.arange(71, 101)},
+    )
+    spoiled = [FeatureGrid(grid.name, grid.features.clone()) for grid in whole.grids]
+    for grid in spoiled:
+        grid.features[71:] = 1e4
+    labels = whole.labels.clone()
+    labels[71:] = (labels[71:] + 1) % T
+    models = []
+    for grids in (GridSet(whole.grids, whole.labels, parts=parts), GridSet(spoiled, labels, parts=parts)):
+        models.append(GraFeatMerge.for_grids(grids, num_classes=T, width=12, heads=3, depth=1))
+        fitted(models[-1], grids.train, val=grids.val)
+    assert equal(*models)
+
+
+def test_of_a_set_with_parts_only_the_part_that_fits_is_looked_at() -> None:
+    parts = {"train": torch.arange(31), "val": torch.arange(31, 41), "test": torch.arange(41, B)}
+    split = GridSet(GRIDS.grids, GRIDS.labels, parts=parts)
+    first, second = built(), built()
+    assert fitted(first, split, val=split).epochs == fitted(second, split.train, val=split.val).epochs
+    assert equal(first, second)
+    assert int(first.label_counts.sum()) == 31
+
+
+def test_the_frequencies_of_the_training_labels_are_kept() -> None:
+    model = built()
+    fitted(model, GRIDS[:19], val=GRIDS[19:], epochs=1)
+    assert torch.equal(model.label_counts, GRIDS.labels[:19].bincount(minlength=T))
+    fitted(model, GridSet(GRIDS[:5].grids, [1] * 5), epochs=1)
+    assert model.label_counts.tolist() == [0, 5, 0]
+
+
+def test_the_statistics_of_the_features_are_not_learned() -> None:
+    model = built()
+    before = state(model)
+    fitted(model)
+    same = {name for name, value in state(model).items() if torch.equal(value, before[name])}
+    assert same == {f"projections.{m}.{statistic}" for m in range(2) for statistic in ("mean", "basis")}
+
+
+def test_grids_in_half_precision_are_learned_from() -> None:
+    half = GridSet([grid.to(dtype=torch.float16) for grid in task(151, 1).grids], task(151, 1).labels)
+    model = built()
+    fitted(model, half, val=half[:31], epochs=8)
+    assert evaluate(model, half).accuracy > 0.9
+
+
+# The loss
+
+
+class Fixed(GridModel):
+    """Says what it was told to say, of any grids."""
+
+    def __init__(self, logits: Tensor, own: dict[str, Tensor]) -> None:
+        super().__init__({"lite": 5, "vit": 7}, T)
+        self.logits, self.own, self.seen = nn.Parameter(logits), own, []
+
+    def merge(self, grids: list[FeatureGrid], *, states: bool = False) -> MergeOutput:
+        self.seen.append(grids)
+        return MergeOutput(self.logits, self.logits, own=self.own)
+
+
+def test_the_loss_by_hand() -> None:
+    """Logits (ln 2, 0, 0) say 1/2, 1/4, 1/4; own readings that say nothing cost ln 3 each."""
+    logits = torch.tensor([[math.log(2), 0, 0]]).expand(2, -1)
+    batch = GridSet(GRIDS[:2].grids, [0, 2])
+    model = Fixed(logits, {"lite": torch.zeros(2, T), "vit": torch.zeros(2, T)})
+    merged, silent = (math.log(2) + math.log(4)) / 2, math.log(3)
+    assert training_loss(model, batch).item() == pytest.approx(merged, abs=1e-6)
+    assert training_loss(model, batch, own_loss=0.5).item() == pytest.approx(merged + silent / 2, abs=1e-6)
+    smooth = (math.log(2) + 2 * math.log(4)) / 3  # what a label spread evenly would cost
+    assert training_loss(model, batch, label_smoothing=0.3).item() == pytest.approx(
+        0.7 * merged + 0.3 * smooth, abs=1e-6
+    )
+
+
+def test_the_loss_is_torchs_cross_entropy_of_merged_and_own_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, lite, vit = torch.randn(3, B, T, generator=generator)
+    loss = training_loss(Fixed(logits, {"lite": lite, "vit": vit}), GRIDS, label_smoothing=0.1, own_loss=0.7)
+    parts = [F.cross_entropy(said, GRIDS.labels, label_smoothing=0.1) for said in (logits, lite, vit)]
+    torch.testing.assert_close(loss, parts[0] + 0.7 * (parts[1] + parts[2]) / 2)
+
+
+def test_a_lone_backbones_own_reading_is_not_counted_twice() -> None:
+    logits = torch.randn(B, T, generator=torch.Generator().manual_seed(0))
+    loss = training_loss(Fixed(logits, {"lite": logits}), GRIDS, own_loss=1.0)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, GRIDS.labels))
+
+
+def test_the_loss_of_a_model_in_eval_repeats_and_has_gradient() -> None:
+    model = built()
+    loss = training_loss(model, GRIDS)
+    torch.testing.assert_close(loss, F.cross_entropy(model(GRIDS).logits, GRIDS.labels))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_mixup_mixes_grids_and_labels_alike() -> None:
+    """The shares are found again in the features, and the loss is that of both labels, weighed by them."""
+    labels = torch.arange(B) % T
+    coded = FeatureGrid("lite", F.one_hot(torch.arange(B), B).float()[:, :, None, None].expand(-1, -1, 2, 3))
+    turned = FeatureGrid("vit", coded.features[..., :1].half(), (0.0, 0.0, 0.5, 1.0))
+    batch = GridSet([coded, turned], labels)
+    logits = torch.randn(B, T, generator=torch.Generator().manual_seed(0))
+    model, shares = Fixed(logits, {}), []
+    model.backbones = {"lite": B, "vit": B}
+    torch.manual_seed(0)
+    for _ in range(30):
+        loss = training_loss(model, batch, mixup=0.4)
+        lite, vit = model.seen[-1]
+        mixed = lite.features[:, :, 0, 0]
+        assert vit.field == (0.0, 0.0, 0.5, 1.0)
+        torch.testing.assert_close(mixed, vit.features[:, :, 1, 0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(mixed.sum(dim=1), torch.ones(B))
+        expected = sum(
+            mixed[:, other] @ F.cross_entropy(logits, labels[other].expand(B), reduction="none")
+            for other in range(B)
+        )
+        torch.testing.assert_close(loss, expected / B)
+        shares.append(float(mixed.diagonal().min()))
+    assert min(shares) >= 0.5 - 1e-6  # the picture itself has the larger share
+    assert len(set(shares)) == 30
+    assert sum(share > 0.9 for share in shares) > 5
+
+
+def test_mixup_leaves_the_grids_as_they_were() -> None:
+    kept = [grid.features.clone() for grid in GRIDS.grids]
+    training_loss(built(), GRIDS, mixup=0.4)
+    assert all(torch.equal(grid.features, before) for grid, before in zip(GRIDS.grids, kept, strict=True))
+
+
+def test_options_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = [], training.training_loss
+
+    def note(model: GridModel, batch: GridSet, **options: float) -> Tensor:
+        seen.append((len(batch), model.training, options))
+        return real(model, batch, **options)
+
+    monkeypatch.setattr(training, "training_loss", note)
+    fitted(built(), mixup=0.3, label_smoothing=0.2, own_loss=0.7, epochs=1, val=GRIDS[:3])
+    options = {"mixup": 0.3, "label_smoothing": 0.2, "own_loss": 0.7}
+    assert seen == [(size, True, options) for size in (17, 17, 17, 10)]
+
+
+# The learning rate
+
+
+def test_the_learning_rate_by_hand() -> None:
+    """Of 20 steps two rise; the cosine is at one half after 9 of the other 18, and at 0 in the end."""
+    found = [warmup_cosine(step, 20) for step in (0, 1, 2, 11, 20)]
+    assert found == pytest.approx([0.5, 1, 1, 0.5, 0])
+    assert warmup_cosine(0, 1) == 1
+
+
+@pytest.mark.parametrize("steps", [7, 20, 113])
+def test_the_learning_rate_is_that_of_torchs_own_schedulers(steps: int) -> None:
+    rise = max(1, round(steps / 10))
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    up = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / rise, total_iters=rise - 1)
+    down = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps - rise)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [up, down], milestones=[rise])
+    for step in range(steps):
+        assert warmup_cosine(step, steps) == pytest.approx(schedule.get_last_lr()[0], abs=1e-6)
+        optimiser.step()
+        schedule.step()
+
+
+def test_the_schedule_ends_at_zero_with_the_last_step() -> None:
+    history = fitted(built(), epochs=5, learning_rate=3e-3)
+    rates = [row.learning_rate for row in history.epochs]
+    assert rates == pytest.approx([3e-3 * warmup_cosine(4 * epoch, 20) for epoch in range(1, 6)])
+    assert rates[-1] == 0
+
+
+def test_the_optimiser_is_adamw_with_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps of torch's AdamW by hand give the same weights."""
+    ours = built(cross_drop=0.0, backbone_drop=0.0)
+    theirs = copy.deepcopy(ours)
+    plain = {"mixup": 0.0, "label_smoothing": 0.0, "own_loss": 0.0}
+    monkeypatch.setattr(torch, "randperm", torch.arange)  # in order
+    fitted(ours, epochs=3, batch_size=B, learning_rate=2e-3, weight_decay=0.3, **plain)
+    optimiser = torch.optim.AdamW(theirs.parameters(), lr=2e-3, weight_decay=0.3)
+    for step in range(3):
+        optimiser.param_groups[0]["lr"] = 2e-3 * warmup_cosine(step, 3)
+        optimiser.zero_grad()
+        F.cross_entropy(theirs(GRIDS).logits, GRIDS.labels).backward()
+        optimiser.step()
+    theirs.label_counts.copy_(GRIDS.labels.bincount())
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("pictures", "epochs"), [(10, 40), (500, 40), (1000, 20), (2500, 8), (50_000, 8)])
+def test_a_default_training_shows_about_20_000_pictures(pictures: int, epochs: int) -> None:
+    assert training._default_epochs(pictures) == epochs
+
+
+def test_the_default_length_is_used() -> None:
+    assert len(fit(built(), GRIDS[:3], progress=False).epochs) == 40
+
+
+# Batches
+
+
+def test_batches_cover_a_set_once() -> None:
+    assert [len(batch) for batch in batches(GRIDS, 17)] == [17, 17, 17, 10]
+    assert torch.equal(torch.cat([batch.labels for batch in batches(GRIDS, 17)]), GRIDS.labels)
+    torch.manual_seed(0)
+    shuffled = torch.cat([batch["lite"].features[:, 0, 0, 0] for batch in batches(GRIDS, 17, shuffle=True)])
+    again = torch.cat([batch["lite"].features[:, 0, 0, 0] for batch in batches(GRIDS, 17, shuffle=True)])
+    values = GRIDS["lite"].features[:, 0, 0, 0]
+    assert torch.equal(shuffled.sort().values, values.sort().values)
+    assert not torch.equal(shuffled, values)
+    assert not torch.equal(shuffled, again)  # another order in each epoch
+
+
+# Evaluation
+
+
+def test_predictions_do_not_depend_on_the_batch_size_and_carry_no_gradient() -> None:
+    model = built().train()
+    found = predict(model, GRIDS, batch_size=7)
+    assert not model.training
+    assert not found.requires_grad
+    torch.testing.assert_close(found, model(GRIDS).logits.detach(), atol=1e-5, rtol=1e-5)
+    assert predict(model.double(), GRIDS).dtype == torch.float32
+
+
+def test_an_evaluation_counts_what_is_right_and_gives_wilsons_interval() -> None:
+    found = Evaluation(torch.tensor([0, 2, 1, 1, 0, 2, 2]), torch.tensor([0, 2, 1, 0, 0, 1, 2]))
+    assert found.correct.tolist() == [True, True, True, False, True, False, True]
+    assert found.accuracy == pytest.approx(5 / 7)
+    expected = binomtest(5, 7).proportion_ci(method="wilson")
+    assert found.interval == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert repr(found) == "accuracy 71.4% (95% interval 35.9% to 91.8%, 7 pictures)"
+
+
+def test_evaluate_compares_the_likeliest_class_with_the_label() -> None:
+    model = built()
+    fitted(model)
+    found = evaluate(model, GRIDS, batch_size=7)
+    assert torch.equal(found.labels, GRIDS.labels)
+    assert torch.equal(found.predictions, predict(model, GRIDS).argmax(dim=1))
+
+
+def test_a_history_prints_the_epoch_that_was_kept() -> None:
+    rows = (Epoch(0.9, 0.8, 0.625, 1e-3), Epoch(0.4567, 0.3, 0.875, 5e-4), Epoch(0.2, 0.5, 0.75, 0.0))
+    assert repr(History(rows, 1, 12.34)) == (
+        "History: 3 epochs in 12.3 s; kept epoch 2: training loss 0.457, validation accuracy 87.5%"
+    )
+    assert repr(History((Epoch(0.25, None, None, 0.0),), 0, 1.0)).endswith(
+        "kept epoch 1: training loss 0.250"
+    )
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(capfd: pytest.CaptureFixture[str]) -> None:
+    fitted(built(), val=GRIDS[:7])
+    assert capfd.readouterr() == ("", "")
+    fitted(built(), val=GRIDS[:7], progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "fit: 100%" in err
+    assert "validation accuracy" in err
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"epochs": -3}, {"batch_size": 0}, {"batch_size": -1}])
+def test_a_training_of_nothing_is_refused(options: dict[str, int]) -> None:
+    model = built()
+    before = state(model)
+    with pytest.raises(ValueError, match=r"(epochs|batch_size): got (0|-\d); expected 1 or more"):
+        fitted(model, **options)
+    assert equal(model, before)
+
+
+def test_sets_that_cannot_be_learned_from_are_named() -> None:
+    model, unlabelled, beyond = built(), GridSet(GRIDS.grids), GridSet(GRIDS[:2].grids, [0, 7])
+    before = state(model)
+    for given, message in (
+        (unlabelled, "got a set with no labels; expected labelled pictures; build it with labels="),
+        (GRIDS[[]], "got a set with no pictures"),
+        (beyond, "got label 7, but the model has 3 classes, 0 to 2; build it with num_classes=8"),
+    ):
+        with pytest.raises(ValueError, match=f"train: {message}"):
+            fitted(model, given)
+        with pytest.raises(ValueError, match=f"val: {message}"):
+            fitted(model, val=given)
+        with pytest.raises(ValueError, match=f"grids: {message}"):
+            evaluate(model, given)
+    assert equal(model, before)
+
+
+def test_grids_of_another_model_are_named() -> None:
+    with pytest.raises(ValueError, match="got backbone 'classes'; this model knows lite, vit"):
+        fitted(built(), pointer(7, num_classes=T))
