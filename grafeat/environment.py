@@ -22,6 +22,7 @@ PURPOSES = {
     "torch": "tensors, attention, training",
     "torchvision": "backbones and data sets by name",
     "timm": "a thousand more backbones by name",
+    "huggingface_hub": "finds weights that were downloaded before",
     "safetensors": "saves models without pickle",
     "numpy": "arrays",
     "pillow": "reads picture files",
@@ -76,7 +77,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Environment:
-    """What `check_environment` found; a notebook shows it as a table."""
+    """What `check_environment` found; a notebook shows it as a table, folded where all is well."""
 
     needs: tuple[Need, ...]
 
@@ -93,11 +94,10 @@ class Environment:
     @property
     def verdict(self) -> str:
         """The whole table in one sentence."""
-        there = sum(need.state == "ok" for need in self.needs)
         if self.ok:
-            return f"Ready: all {there} that are needed are here."
+            return "Ready: everything that is needed is here."
         names = ", ".join(need.package for need in self.wrong)
-        return f"Not ready: fix {names}. The command stands in the last column; restart the kernel afterwards."
+        return f"Not ready: fix {names}. The last column says how; restart the kernel afterwards."
 
     def __repr__(self) -> str:
         rows = [self._row(need) for need in self.needs]
@@ -108,7 +108,9 @@ class Environment:
     def _repr_html_(self) -> str:
         head = _html_row(("package", "version", "state", "what for, or how to fix"), bold=True)
         body = "".join(_html_row(self._row(need), bold=need in self.wrong) for need in self.needs)
-        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table><p>{html.escape(self.verdict)}</p>"
+        table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+        state = "" if self.ok else " open"  # a long table of good news is folded away
+        return f"<details{state}><summary>{html.escape(self.verdict)}</summary>{table}</details>"
 
     def _row(self, need: Need) -> tuple[str, str, str, str]:
         return need.package, need.version or "–", f"{MARKS[need.state]} {need.state}", need.remark

@@ -35,7 +35,8 @@ def test_what_runs_these_tests_is_ready() -> None:
     assert {need.package: need.version for need in found.needs[1:]} == {
         r.name: metadata.version(r.name) for r in DECLARED
     }
-    assert repr(found).splitlines()[-1] == f"Ready: all {len(DECLARED) + 1} that are needed are here."
+    assert repr(found).splitlines()[-1] == "Ready: everything that is needed is here."
+    assert len(repr(found).splitlines()) == len(DECLARED) + 2
 
 
 @pytest.mark.parametrize("version", ["1.9.9", "2.6", "2.6.0", "2.10.1+cu126", "3", "3.0.0", "3.0.1rc1", "2.5.9", "11"])
@@ -100,3 +101,9 @@ def test_html_escapes_and_shows_what_is_wrong_in_bold() -> None:
     assert "font-weight:bold" in wrong and "✕ too old" in wrong
     assert "pip install &quot;torch&gt;=2,&lt;3&quot;" in wrong
     assert "font-weight:bold" not in right and "✓ ok" in right
+    assert table.startswith("<details open><summary>Not ready: fix torch.")
+
+
+def test_a_table_of_good_news_is_folded() -> None:
+    table = Environment((Need("numpy", ">=2", "2.1", "ok"),))._repr_html_()
+    assert table.startswith("<details><summary>Ready: everything that is needed is here.</summary><table>")
