@@ -83,6 +83,11 @@ def test_printed_numbers_are_the_values() -> None:
     assert [text.get_position() for text in texts] == [(0.5, 0.5), (1.5, 0.5), (0.5, 1.5), (1.5, 1.5)]
 
 
+def test_whole_numbers_are_printed_without_decimals() -> None:
+    texts = heatmap(torch.tensor([[3.0, -1.0], [0.0, 12.0]]), numbers=True).texts
+    assert [text.get_text() for text in texts] == ["3", "−1", "0", "12"]
+
+
 def test_a_label_brings_a_colour_bar() -> None:
     def bars(ax: Axes) -> int:
         return len(ax.child_axes)

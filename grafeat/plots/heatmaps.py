@@ -272,12 +272,13 @@ def _print_numbers(ax: Axes, shown: AxesImage, extent: Box) -> None:
     values = np.asarray(shown.get_array())
     x0, y0, x1, y1 = extent
     h, w = values.shape
+    decimals = 0 if np.array_equal(values, np.round(values)) else 2
     for (row, column), value in np.ndenumerate(values):
         dark = np.array(shown.to_rgba(value)[:3]) @ np.array(LUMINANCE) < 0.5
         at = (x0 + (column + 0.5) * (x1 - x0) / w, y0 + (row + 0.5) * (y1 - y0) / h)
         ax.text(
             *at,
-            f"{value:.2f}".replace("-", "−"),
+            f"{value:.{decimals}f}".replace("-", "−"),
             color="white" if dark else INK,
             ha="center",
             va="center",
