@@ -353,6 +353,12 @@ def test_options_reach_the_configuration() -> None:
     assert default == MergeConfig(backbones=default.backbones, num_classes=T)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_attention_layers_are_shared_or_each_backbones_own(shared: bool) -> None:
+    blocks = of_kind(built(shared=shared).steps, PerBackbone)
+    assert [len(block.layers) for block in blocks] == [1 if shared else len(NAMES)] * 4 * DEPTH
+
+
 @pytest.mark.parametrize(("intra", "cross"), [(True, False), (False, True), (False, False)])
 def test_layers_may_be_absent(intra: bool, cross: bool) -> None:
     model = built(intra=intra, cross=cross)
@@ -522,6 +528,7 @@ def test_integrated_gradients_go_through_the_model_and_are_complete() -> None:
         ({"queries": 0}, "queries: got 0; expected 1 or more"),
         ({"components": 0}, "components: got 0; expected 1 or more"),
         ({"width": 16, "heads": 3}, "width: got 16 for 3 heads; expected a multiple of 6.*use 18$"),
+        ({"width": 12, "heads": 4}, "width: got 12 for 4 heads; expected a multiple of 8.*use 16$"),
         ({"width": 1, "heads": 2}, "width: got 1 for 2 heads; expected a multiple of 4.*use 4$"),
         ({"cross_drop": 1.0}, r"cross_drop: got 1.0; expected a share in \[0, 1\)"),
         ({"cross_drop": float("nan")}, "cross_drop: got nan"),
