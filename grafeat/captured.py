@@ -146,7 +146,7 @@ class CapturedAttention:
             {name: states[pictures, heads].float() for name, states in blocks.items()}
             for blocks in (kept.q, kept.k)
         )
-        return kept.attention.weights(q, k, kept.graph, query, key).detach()
+        return kept.attention.weights(q, k, kept.graph, query, key)
 
     def _checked(self, kind: Kind, names: tuple[str, str], layer: int, head: int | None) -> _Layer:
         for name in names:
