@@ -182,8 +182,9 @@ class BackboneTable(Sequence[BackboneRow]):
 
     def _repr_html_(self) -> str:
         head, *body = [HEADINGS, *(row.cells() for row in self.rows[:SHOWN])]
-        top = "".join(f"<th>{cell}</th>" for cell in head)
-        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in body)
+        left = 'style="text-align:left"'  # JupyterLab's own tables are flush right
+        top = "".join(f"<th {left}>{cell}</th>" for cell in head)
+        lines = ("".join(f"<td {left}>{_unbroken(cell)}</td>" for cell in line) for line in body)
         table = "".join(f"<tr>{line}</tr>" for line in lines)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
         return f"<table><thead><tr>{top}</tr></thead><tbody>{table}</tbody></table>{notes}"
@@ -195,6 +196,10 @@ class BackboneTable(Sequence[BackboneRow]):
             for note in (f"… and {hidden:,} more, in slices of this table" * (hidden > 0), self.note)
             if note
         ]
+
+
+def _unbroken(cell: str) -> str:
+    return html.escape(cell).replace(" × ", "&nbsp;×&nbsp;")  # a grid stays on one line
 
 
 def list_backbones(pattern: str = "*", *, details: int = DETAILS) -> BackboneTable:

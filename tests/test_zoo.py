@@ -1,6 +1,7 @@
 """Backbones by name, with the network closed: real weights out of packages and caches, random ones, lists."""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -232,7 +233,8 @@ def test_a_list() -> None:
         "19",
         "yes",
     ]
-    assert "<td>bundled/efficientnet_lite0</td><td>efficientnet</td><td>1280</td>" in table._repr_html_()
+    cells = re.findall(r'<td style="text-align:left">(.*?)</td>', table._repr_html_())
+    assert cells[:4] == ["bundled/efficientnet_lite0", "efficientnet", "1280", "7&nbsp;×&nbsp;7"]
 
 
 def test_lists_match_with_and_without_origin_and_case(hub: Path) -> None:
