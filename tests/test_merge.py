@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
@@ -437,30 +438,16 @@ def test_a_new_model_drops_nothing_until_it_is_trained() -> None:
 def test_calibration_moves_the_readout_to_the_better_backbone() -> None:
     """Over more pictures than one batch of it holds."""
     labels = torch.arange(301) % T
-    said = torch.nn.functional.one_hot(labels, 5).float()[:, :, None, None]
-    noise = [grid("lite", (5, 2, 3), 301), grid("vit", (5, 1, 2), 301)]
-    grids = GridSet([noise[0], FeatureGrid("vit", noise[1].features / 5 + 3 * said)], labels)
-    model = GraFeatMerge.for_grids(
-        grids, num_classes=T, width=WIDTH, heads=HEADS, depth=1, intra=False, cross=False
-    )
+    said = F.one_hot(labels, 5).float()[:, :, None, None]
+    lite, vit = grid("lite", (5, 2, 3), 301), grid("vit", (5, 1, 2), 301)
+    grids = GridSet([lite, FeatureGrid("vit", vit.features / 5 + 3 * said)], labels)
+    model = built(grids, depth=1, intra=False, cross=False)
     with torch.no_grad():  # a head that reads the class out of `vit`, whatever it says of `lite`
-        own = model(grids).own["vit"]
-        model.head.weight.copy_(
-            torch.linalg.lstsq(
-                torch.nn.functional.pad(vectors(model, grids, "vit"), (0, 1), value=1.0),
-                3.0 * said[:, :T, 0, 0],
-            )
-            .solution[:WIDTH]
-            .T
-        )
-    model.calibrate(grids)
-    mass = model.readout.relation.detach().softmax(dim=0)
-    assert own.shape == (301, T)
-    assert mass[1] > 0.7
-
-
-def vectors(model: GraFeatMerge, grids: GridSet, name: str) -> Tensor:
-    return model(grids.only(name)).vector
+        vectors = model(grids.only("vit")).vector
+        model.head.weight.copy_(3 * torch.linalg.lstsq(vectors, F.one_hot(labels, T).float()).solution.T)
+    model.train().calibrate(grids)
+    assert not model.training  # nothing was dropped meanwhile
+    assert model.readout.relation.detach().softmax(dim=0)[1] > 0.7
 
 
 def test_relation_embeddings_are_reported_by_relation_and_centred() -> None:
