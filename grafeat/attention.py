@@ -175,6 +175,10 @@ class PatchAttention(nn.Module):
     ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights from the patches of `query` to the patches of `key`."""
 
+    def bias(self, graph: PatchGraph, query: str, like: Tensor) -> Float[Tensor, "1 keys"] | None:
+        """What is added to the logits of the patches that `query` attends to; None if nothing is."""
+        return None
+
     def _check(self, x: Vertices, graph: PatchGraph) -> None:
         unknown = [name for name in graph.names if name not in self.project.names]
         if unknown:
@@ -254,7 +258,7 @@ class CrossAttention(PatchAttention):
         keys = _joined([k[other] for other in others])
         values = _joined([v[other] * self.gate(name, other) for other in others])
         return F.scaled_dot_product_attention(
-            q[name], keys, values, attn_mask=self._bias(graph, others, keys)
+            q[name], keys, values, attn_mask=self.bias(graph, name, keys)
         )
 
     def weights(
@@ -263,12 +267,13 @@ class CrossAttention(PatchAttention):
         """Attention weights on one other grid; over all other grids together, each row sums to 1."""
         others = [other for other in graph.names if other != query]
         keys = _joined([k[other] for other in others])
-        rows = _softmax(q[query], keys, self._bias(graph, others, keys))
+        rows = _softmax(q[query], keys, self.bias(graph, query, keys))
         return rows.split([graph.sizes[other] for other in others], dim=-1)[others.index(key)]
 
-    def _bias(self, graph: PatchGraph, others: Sequence[str], like: Tensor) -> Float[Tensor, "1 keys"] | None:
-        sizes = [graph.sizes[other] for other in others]
-        if not self.balance or len(set(sizes)) == 1:  # equal biases cancel in the softmax
+    def bias(self, graph: PatchGraph, query: str, like: Tensor) -> Float[Tensor, "1 keys"] | None:
+        """−log n on the logits of each other backbone with n patches, if the layer is balanced and sizes differ."""
+        sizes = [size for name, size in graph.sizes.items() if name != query]
+        if not self.balance or len(set(sizes)) < 2:  # equal biases cancel in the softmax
             return None
         return torch.cat([like.new_full((1, size), -math.log(size)) for size in sizes], dim=1)
 

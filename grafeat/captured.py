@@ -9,7 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grafeat.attention import Blocks, PatchAttention
-from grafeat.graph import Kind, PatchGraph
+from grafeat.graph import Kind, Patch, PatchGraph
+
+KINDS: tuple[Kind, ...] = ("intra", "cross")
+LIMIT = 4 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,19 @@ class _Layer:
         b, heads = next(iter(self.q.values())).shape[:2]
         return b, heads
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its queries and keys take."""
+        return sum(states.nbytes for blocks in (self.q, self.k) for states in blocks.values())
+
+    def states(self, pictures: slice, heads: slice) -> tuple[Blocks, Blocks]:
+        """Queries and keys of some pictures and heads, in float32: else rows would miss 1 by a hundredth."""
+        q, k = (
+            {name: states[pictures, heads].float() for name, states in blocks.items()}
+            for blocks in (self.q, self.k)
+        )
+        return q, k
+
 
 @dataclass(frozen=True, eq=False)
 class CapturedAttention:
@@ -32,8 +48,12 @@ class CapturedAttention:
 
     Layers and heads are counted from 0. "Query" is the backbone whose patches attend, "key" the one they
     attend to. The weights say where information is routed, not what matters for the prediction.
+
+    Attributes:
+        limit: Bytes that the kept queries and keys may take together, and that any weights asked for may take.
     """
 
+    limit: int = LIMIT
     _layers: dict[tuple[Kind, int], _Layer] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -43,13 +63,30 @@ class CapturedAttention:
         names = ", ".join(f"{name} {h} × {w}" for name, (h, w) in self.graph.shapes.items())
         return (
             f"CapturedAttention: {pictures:,} pictures, {self.layers('intra')} intra and {self.layers('cross')} cross "
-            f"layers of {heads} heads; {names}"
+            f"layers of {heads} heads; {names}; keeps {size(self.nbytes)}, all its weights would take "
+            f"{size(self.map_bytes)}"
         )
 
     @property
     def heads(self) -> int:
         """Heads of each layer."""
         return self._any.size[1]
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of the captured batch."""
+        return self._any.size[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the kept queries and keys take."""
+        return sum(kept.nbytes for kept in self._layers.values())
+
+    @property
+    def map_bytes(self) -> int:
+        """Bytes that the weights of all pictures, layers and heads would take in float32; they are never all built."""
+        edges = sum(self.graph.num_edges(kind) for kind, _ in self._layers)
+        return 4 * self.pictures * self.heads * edges
 
     def layers(self, kind: Kind) -> int:
         """How many layers of a kind were captured; they are numbered from 0."""
@@ -119,10 +156,84 @@ class CapturedAttention:
         heads.
         """
         kind: Kind = "intra" if query == key else "cross"
-        weights = self._weights(kind, query, key, layer, head, slice(picture, picture + 1))
-        if not len(weights):
-            raise ValueError(f"picture: got {picture}; the captured batch has fewer pictures; count from 0")
-        return weights[0].mean(dim=0)
+        return self._weights(kind, query, key, layer, head, self._one(picture))[0].mean(dim=0)
+
+    def row(
+        self, patch: Patch | tuple[str, int, int], *, layer: int, head: int | None = None, picture: int = 0
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        """What one patch attends to, on every grid: intra on its own, cross on the others.
+
+        Args:
+            patch: The patch that attends, (backbone, row, column).
+            layer: The layer, from 0.
+            head: The head, from 0; the mean over heads if absent.
+            picture: Which picture of the captured batch, from 0.
+
+        Returns:
+            Weights (h, w) by backbone, in [0, 1]. The intra weights sum to 1, and all cross weights together. A kind
+            that the model has no layers of is not there.
+
+        Raises:
+            ValueError: If nothing was captured, or there is no such patch, layer, head or picture.
+        """
+        name, number = self._number(patch)
+        return self._seen(
+            name, layer, lambda other, kind: self._rows(kind, name, other, layer, head, picture, number)[0]
+        )
+
+    def column(
+        self, patch: Patch | tuple[str, int, int], *, layer: int, head: int | None = None, picture: int = 0
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        """Which patches attend to one patch, on every grid: the columns that belong to the rows of `row`.
+
+        Args:
+            patch: The patch that is attended to, (backbone, row, column).
+            layer: The layer, from 0.
+            head: The head, from 0; the mean over heads if absent.
+            picture: Which picture of the captured batch, from 0.
+
+        Returns:
+            Weights (h, w) by backbone, in [0, 1]; they need not sum to 1.
+
+        Raises:
+            ValueError: If nothing was captured, or there is no such patch, layer, head or picture.
+        """
+        name, number = self._number(patch)
+        return self._seen(
+            name, layer, lambda other, kind: self._rows(kind, other, name, layer, head, picture)[:, number]
+        )
+
+    def dense(self, *, layer: int, head: int | None = None, picture: int = 0) -> Float[Tensor, "n n"]:
+        """All weights of one layer as one matrix over the vertices: intra on the diagonal blocks, cross elsewhere.
+
+        Without `head`, the mean over heads. A kind that the model has no layers of is 0.
+        """
+        n, slices = self.graph.num_vertices, self.graph.slices
+        self._check_size(4 * n * n * (1 if head is not None else 1 + self.heads), "this matrix")
+        whole = torch.zeros(n, n)
+        for query in self.graph.names:
+            for key in self.graph.names:
+                if ("intra" if query == key else "cross") in self.kinds:
+                    block = self.block(query, key, layer=layer, head=head, picture=picture)
+                    whole[slices[query], slices[key]] = block.cpu()
+        return whole
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of layers that were captured; cross only where there are two backbones or more."""
+        lone = len(self.graph.names) == 1
+        return tuple(kind for kind in KINDS if self.layers(kind) and not (lone and kind == "cross"))
+
+    def states(self, kind: Kind, layer: int, picture: int = 0) -> tuple[Blocks, Blocks, dict[str, Tensor | None]]:
+        """What the weights of one layer and picture are built from, for whoever builds them elsewhere.
+
+        Returns:
+            Queries and keys (1, heads, patches, k) by backbone, float32; and by backbone the bias (1, keys) on the
+            logits of the keys it sees, or None.
+        """
+        kept = self._checked(kind, (), layer, None)
+        q, k = kept.states(self._one(picture), slice(None))
+        return q, k, {name: kept.attention.bias(kept.graph, name, k[name]) for name in kept.graph.names}
 
     def uniform(self, query: str, key: str, layer: int) -> float:
         """The weight that each patch of `key` would have if all logits were equal, balance included; in [0, 1]."""
@@ -142,13 +253,54 @@ class CapturedAttention:
     ) -> Float[Tensor, "b heads queries keys"]:
         kept = self._checked(kind, (query, key), layer, head)
         heads = slice(None) if head is None else slice(head, head + 1)
-        q, k = (  # in half precision the rows would miss 1 by a hundredth
-            {name: states[pictures, heads].float() for name, states in blocks.items()}
-            for blocks in (kept.q, kept.k)
-        )
+        batch, sizes = len(range(*pictures.indices(self.pictures))), kept.graph.sizes
+        seen = sizes[key] if kind == "intra" else kept.graph.num_vertices - sizes[query]  # one softmax
+        self._check_size(4 * batch * (self.heads if head is None else 1) * sizes[query] * seen, "these weights")
+        q, k = kept.states(pictures, heads)
         return kept.attention.weights(q, k, kept.graph, query, key)
 
-    def _checked(self, kind: Kind, names: tuple[str, str], layer: int, head: int | None) -> _Layer:
+    def _rows(
+        self, kind: Kind, query: str, key: str, layer: int, head: int | None, picture: int, patch: int | None = None
+    ) -> Float[Tensor, "queries keys"]:
+        """Some rows of a block, mean over heads: of one patch, or of all."""
+        if patch is None:
+            return self.block(query, key, layer=layer, head=head, picture=picture)
+        kept = self._checked(kind, (query, key), layer, head)
+        q, k = kept.states(self._one(picture), slice(None) if head is None else slice(head, head + 1))
+        one = {query: q[query][:, :, patch : patch + 1]}
+        return kept.attention.weights(one, k, kept.graph, query, key)[0].mean(dim=0)
+
+    def _seen(
+        self, name: str, layer: int, weights: Callable[[str, Kind], Tensor]
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        shapes = self.graph.shapes
+        kinds: dict[str, Kind] = {other: "intra" if other == name else "cross" for other in shapes}
+        return {
+            other: weights(other, kind).unflatten(0, shapes[other])
+            for other, kind in kinds.items()
+            if kind in self.kinds
+        }
+
+    def _number(self, patch: Patch | tuple[str, int, int]) -> tuple[str, int]:
+        """The backbone of a patch, and its number on that backbone's grid."""
+        patch = Patch(*patch)
+        return patch.backbone, self.graph.vertex(*patch) - self.graph.slices[patch.backbone].start
+
+    def _one(self, picture: int) -> slice:
+        if not 0 <= picture < self.pictures:
+            raise ValueError(
+                f"picture: got {picture}; the captured batch has {self.pictures:,} pictures; count from 0"
+            )
+        return slice(picture, picture + 1)
+
+    def _check_size(self, needed: int, what: str) -> None:
+        if needed > self.limit:
+            raise ValueError(
+                f"limit: {what} would take {size(needed)}, more than the {size(self.limit)} allowed; ask for one head "
+                "or one picture, for row() or column() of one patch, or capture with a higher limit="
+            )
+
+    def _checked(self, kind: Kind, names: tuple[str, ...], layer: int, head: int | None) -> _Layer:
         for name in names:
             if name not in self.graph.shapes:
                 raise ValueError(
@@ -165,7 +317,9 @@ class CapturedAttention:
 
 
 @contextmanager
-def capture(model: nn.Module) -> Iterator[CapturedAttention]:
+def capture(
+    model: nn.Module, *, dtype: torch.dtype | None = None, limit: int = LIMIT
+) -> Iterator[CapturedAttention]:
     """Keeps queries and keys of every attention layer while the context is open; outside it, nothing is kept.
 
     The weights rebuilt from them come from the same queries, keys and biases as the fused pass. Of several
@@ -174,23 +328,27 @@ def capture(model: nn.Module) -> Iterator[CapturedAttention]:
 
     Args:
         model: A model with attention layers, such as `GraFeatMerge`.
+        dtype: In which floating-point type they are kept; as they come if absent. `torch.float16` takes half the
+            memory, and moves weights by up to a hundredth of themselves.
+        limit: Bytes that they may take. The first layer tells what all will take, so that a pass that would take more
+            stops there.
 
     Yields:
         The captured attention, filled by each forward pass.
 
     Raises:
-        ValueError: If the model has no attention layers.
+        ValueError: If the model has no attention layers; in the pass, if it would keep more than `limit`.
     """
-    record = CapturedAttention()
+    record = CapturedAttention(limit)
     attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
     before = [attention.recorder for attention in attentions]
     if not attentions:
         raise ValueError(
             f"model: {type(model).__name__} has no attention layers to capture; use GraFeatMerge"
         )
-    for kind in ("intra", "cross"):
+    for kind in KINDS:
         for layer, attention in enumerate(a for a in attentions if a.kind == kind):
-            attention.recorder = _recorder(record, kind, layer, attention)
+            attention.recorder = _recorder(record, kind, layer, attention, dtype, len(attentions))
     try:
         yield record
     finally:
@@ -199,10 +357,36 @@ def capture(model: nn.Module) -> Iterator[CapturedAttention]:
 
 
 def _recorder(
-    record: CapturedAttention, kind: Kind, layer: int, attention: PatchAttention
+    record: CapturedAttention,
+    kind: Kind,
+    layer: int,
+    attention: PatchAttention,
+    dtype: torch.dtype | None,
+    layers: int,
 ) -> Callable[[Blocks, Blocks, PatchGraph], None]:
     def keep(q: Blocks, k: Blocks, graph: PatchGraph) -> None:
-        q, k = ({name: states.detach() for name, states in blocks.items()} for blocks in (q, k))
+        values = sum(states.numel() for blocks in (q, k) for states in blocks.values())
+        width = (dtype or next(iter(q.values())).dtype).itemsize
+        if (needed := layers * width * values) > record.limit:
+            pictures = len(next(iter(q.values())))
+            raise ValueError(
+                f"limit: queries and keys of {pictures:,} pictures in {layers} layers would take {size(needed)}, more "
+                f"than the {size(record.limit)} allowed; pass fewer pictures, or capture with dtype=torch.float16 or a "
+                "higher limit="
+            )
+        q, k = (
+            {name: states.detach().to(dtype or states.dtype) for name, states in blocks.items()}
+            for blocks in (q, k)
+        )
         record._layers[kind, layer] = _Layer(attention, q, k, graph)
 
     return keep
+
+
+def size(count: float) -> str:
+    """Bytes as a reader says them: 640 B, 12.9 MB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB" if count < 1000 else f"{count:,.0f} GB"

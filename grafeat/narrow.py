@@ -57,7 +57,7 @@ def train_backbone(
     `small_cnn` has four 3 × 3 convolutions. `small_vit` has two, as a stem, and then two transformer blocks
     over patches of 4 × 4 pixels. Both see each picture bent, moved, thickened, blurred and noisy in ever new
     ways, so that they serve pictures by other hands too. They learn, on the CPU, from the part `train` of the
-    set, or from all of it where it has no parts. 1,797 digits take about 10 s and 15 s on two cores.
+    set, or from all of it where it has no parts. 1,797 digits take about 11 s and 20 s on two cores.
 
     Args:
         kind: `small_cnn` or `small_vit`.

@@ -106,8 +106,10 @@ def test_captured_weights_have_the_axes_of_their_grids() -> None:
     assert (attention.layers("intra"), attention.layers("cross"), attention.heads) == (2, 2, HEADS)
     assert repr(attention) == (
         f"CapturedAttention: {B} pictures, 2 intra and 2 cross layers of {HEADS} heads; "
-        "lite 2 × 3, vit 1 × 5, cnn 7 × 1"
+        "lite 2 × 3, vit 1 × 5, cnn 7 × 1; keeps 266 kB, all its weights would take 85.5 kB"
     )
+    assert attention.nbytes == 2 * 4 * B * HEADS * K * 18 * 4  # queries and keys of 4 layers and 18 vertices
+    assert attention.map_bytes == 4 * B * HEADS * 18**2 * 2  # of every pair of vertices, in 2 steps
 
 
 @pytest.mark.parametrize("balance", [True, False])
@@ -251,7 +253,7 @@ def test_what_was_not_captured_is_refused() -> None:
         (lambda: attention.cross("vit", "vit", 0), "query, key: got 'vit' twice; .* use intra"),
         (
             lambda: attention.block("vit", "lite", layer=0, picture=B),
-            "picture: got 11; .* has fewer pictures",
+            "picture: got 11; the captured batch has 11 pictures",
         ),
         (lambda: attention.block("vit", "lite", layer=0, picture=-1), "picture: got -1"),
     ):
@@ -273,3 +275,85 @@ def test_a_model_without_attention_is_refused() -> None:
         capture(nn.Linear(2, 3)),
     ):
         pass
+
+
+def test_rows_and_columns_are_those_of_the_blocks() -> None:
+    model = Steps()
+    with capture(model) as attention:
+        model(states())
+    where = {"layer": 1, "head": 2, "picture": 7}
+    row, column = attention.row(("lite", 1, 2), **where), attention.column(("lite", 1, 2), **where)
+    for name in NAMES:
+        assert row[name].shape == column[name].shape == SHAPES[name]
+        close(row[name].flatten(), attention.block("lite", name, **where)[5])
+        close(column[name].flatten(), attention.block(name, "lite", **where)[:, 5])
+    mean = attention.row(("cnn", 6, 0), layer=0)
+    close(mean["lite"], attention.cross("cnn", "lite", 0)[0, :, 6, 0].mean(dim=0))
+    close(mean["lite"].sum() + mean["vit"].sum(), torch.tensor(1.0))
+
+
+def test_the_dense_matrix_holds_intra_on_its_diagonal_blocks_and_cross_elsewhere() -> None:
+    model = Steps()
+    with capture(model) as attention:
+        model(states())
+    whole = attention.dense(layer=1, head=0, picture=3)
+    close(whole.sum(dim=1), torch.full((18,), 2.0))  # an intra and a cross softmax
+    close(whole[6:11, 6:11], attention.intra("vit", 1, 0)[3].view(5, 5))
+    close(whole[:6, 11:], attention.cross("lite", "cnn", 1, 0)[3].view(6, 7))
+    close(attention.dense(layer=0), torch.stack([attention.dense(layer=0, head=i) for i in range(HEADS)]).mean(0))
+
+
+def test_the_weights_can_be_rebuilt_from_the_states_and_the_bias() -> None:
+    """In the words of torch: softmax(q kᵀ / √k + bias)."""
+    model = Steps()
+    with capture(model) as attention:
+        model(states())
+    q, k, bias = attention.states("cross", 1, picture=5)
+    keys = torch.cat([k["lite"], k["cnn"]], dim=2)
+    rebuilt = (q["vit"] @ keys.mT / K**0.5 + bias["vit"]).softmax(dim=-1)[0]
+    close(rebuilt[..., 6:], dense(attention, "vit", "cnn", 1)[5])
+    assert attention.states("intra", 0)[2] == dict.fromkeys(NAMES)
+
+
+def test_half_precision_takes_half_the_memory_and_stays_close() -> None:
+    model, x = Steps(), states()
+    with capture(model) as full:
+        model(x)
+    with capture(model, dtype=torch.float16) as half:
+        model(x)
+    assert 2 * half.nbytes == full.nbytes
+    assert half.intra("vit", 0).dtype == torch.float32
+    close(half.dense(layer=1), full.dense(layer=1), atol=2e-3)
+    close(half.dense(layer=1).sum(dim=1), torch.full((18,), 2.0))
+
+
+def test_a_pass_that_would_keep_too_much_stops_at_its_first_layer() -> None:
+    model, x = Steps(), states()
+    with pytest.raises(ValueError, match="limit: queries and keys of 11 pictures in 4 layers would take 266 kB"):
+        with capture(model, limit=266_111) as attention:
+            model(x)
+    assert attention.nbytes == 0
+    with capture(model, limit=266_112) as attention:
+        model(x)
+    assert attention.nbytes == 266_112
+
+
+def test_weights_that_would_take_too_much_are_refused_and_their_rows_are_not() -> None:
+    model = Steps()
+    with capture(model) as attention:
+        model(states())
+    few = CapturedAttention(4 * 11 * 3 * 6 * 6 - 1, attention._layers)
+    for ask in (lambda: few.intra("lite", 0), lambda: few.cross("lite", "vit", 0), lambda: few.dense(layer=0)):
+        with pytest.raises(ValueError, match="limit: .* would take .* more than the 4.75 kB allowed; ask for"):
+            ask()
+    assert few.intra("lite", 0, head=0).shape == (B, 2, 3, 2, 3)
+    assert few.row(("lite", 0, 0), layer=0)["vit"].shape == (1, 5)
+
+
+def test_a_lone_backbone_has_no_cross_weights() -> None:
+    model = Steps()
+    with capture(model) as attention:
+        model(states(5), PatchGraph({"vit": (1, 5)}))
+    assert attention.kinds == ("intra",)
+    assert set(attention.row(("vit", 0, 3), layer=0)) == {"vit"}
+    close(attention.dense(layer=0).sum(dim=1), torch.ones(5))
