@@ -329,9 +329,9 @@ def test_half_precision_takes_half_the_memory_and_stays_close() -> None:
 
 def test_a_pass_that_would_keep_too_much_stops_at_its_first_layer() -> None:
     model, x = Steps(), states()
-    with pytest.raises(ValueError, match="limit: queries and keys of 11 pictures in 4 layers would take 266 kB"):
-        with capture(model, limit=266_111) as attention:
-            model(x)
+    too_much = pytest.raises(ValueError, match="limit: queries and keys of 11 pictures in 4 layers would take 266 kB")
+    with too_much, capture(model, limit=266_111) as attention:
+        model(x)
     assert attention.nbytes == 0
     with capture(model, limit=266_112) as attention:
         model(x)
@@ -344,7 +344,7 @@ def test_weights_that_would_take_too_much_are_refused_and_their_rows_are_not() -
         model(states())
     few = CapturedAttention(4 * 11 * 3 * 6 * 6 - 1, attention._layers)
     for ask in (lambda: few.intra("lite", 0), lambda: few.cross("lite", "vit", 0), lambda: few.dense(layer=0)):
-        with pytest.raises(ValueError, match="limit: .* would take .* more than the 4.75 kB allowed; ask for"):
+        with pytest.raises(ValueError, match=r"limit: .* would take .* more than the 4.75 kB allowed; ask for"):
             ask()
     assert few.intra("lite", 0, head=0).shape == (B, 2, 3, 2, 3)
     assert few.row(("lite", 0, 0), layer=0)["vit"].shape == (1, 5)
