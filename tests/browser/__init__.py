@@ -1,0 +1,1 @@
+"""The explorer in a real browser: inside JupyterLab, and as a file with the network off."""
