@@ -18,7 +18,7 @@ Words:
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from grafeat import planted
 from grafeat.attention import CrossAttention, IntraAttention
@@ -46,6 +46,7 @@ __all__ = [
     "Crop",
     "CrossAttention",
     "Evaluation",
+    "Explorer",
     "FeatureGrid",
     "GraFeatMerge",
     "GridModel",
@@ -72,8 +73,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`gf.plots` is imported when it is first used: matplotlib takes as long as all else together."""
+def __getattr__(name: str) -> Any:
+    """`gf.plots` and `gf.Explorer` are imported when first used: matplotlib takes as long as all else together."""
     if name == "plots":
         return importlib.import_module("grafeat.plots")
+    if name == "Explorer":
+        return importlib.import_module("grafeat.explorer").Explorer
     raise AttributeError(f"module 'grafeat' has no attribute {name!r}")

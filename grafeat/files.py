@@ -1,4 +1,4 @@
-"""Tensors with a description in one safetensors file: written whole or not at all, and read without running it."""
+"""Files that are written whole or not at all; tensors with a description, read without running anything."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,43 @@ def write_tensors(
     Raises:
         OSError: If the file cannot be written, say because the disk is full; names the file.
     """
-    path = Path(path)
     header = {"grafeat": json.dumps({"kind": kind, "format": FORMAT, **about})}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    nbytes = sum(tensor.nbytes for tensor in whole.values())
+    return write(path, lambda scratch: safetensors.torch.save_file(whole, scratch, metadata=header), nbytes)
+
+
+def write(path: str | Path, content: bytes | str | Callable[[Path], None], nbytes: int | None = None) -> Path:
+    """Writes a file at once: until it is whole, an old file stays as it was.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+        content: Bytes, text, or a function that writes a file at the path it is given.
+        nbytes: How large it will be, for the error message; known for bytes and text.
+
+    Raises:
+        OSError: If the file cannot be written, say because the disk is full; names the file.
+    """
+    path = Path(path)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("xb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        safetensors.torch.save_file(whole, scratch, metadata=header)
+        if callable(content):
+            content(scratch)
+        else:
+            scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         scratch.chmod(mode)  # safetensors leaves it readable to its owner alone
         _settle(scratch)
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
         kept = "; the file that was there is unchanged" if path.exists() else ""
-        megabytes = sum(tensor.nbytes for tensor in whole.values()) / 1e6
+        size = nbytes if callable(content) else len(content)
+        room = "" if size is None else f" with room for {size / 1e6:,.1f} MB"
         raise OSError(
-            f"path: could not write {path} ({error}); expected a writable folder with room for {megabytes:,.1f} "
-            f"MB{kept}; free some space or name another folder"
+            f"path: could not write {path} ({error}); expected a writable folder{room}{kept}; free some space or name "
+            "another folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # an error before this one says more

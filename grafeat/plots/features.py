@@ -1,10 +1,11 @@
 """What the backbones see: features as pictures."""
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -80,26 +81,48 @@ def feature_pictures(
     return figure
 
 
-def principal_colours(features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b h w 3"], float]:
-    """The first three principal components of all patches as colours, and the share of variance they keep.
+@dataclass(frozen=True, eq=False)
+class ComponentColours:
+    """The first three principal components of some vectors, as red, green and blue.
 
     Each component is scaled from its 2nd to its 98th percentile, and turned so that its largest loading is positive.
-    Fitted on at most 2,000 patches, drawn with a fixed seed.
+
+    Attributes:
+        share: The share of variance that the three keep, in [0, 1].
     """
+
+    mean: Float[Tensor, " c"]
+    axes: Float[Tensor, "k c"]
+    low: Float[Tensor, " k"]
+    spread: Float[Tensor, " k"]
+    shown: Bool[Tensor, " k"]
+    share: float
+
+    @classmethod
+    def fit(cls, vectors: Float[Tensor, "n c"]) -> Self:
+        """The colours that tell these vectors apart; of more than 2,000, so many are drawn with a fixed seed."""
+        drawn = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:2000]]
+        mean = drawn.mean(0)
+        _, lengths, axes = torch.linalg.svd(drawn - mean, full_matrices=False)
+        axes = axes[:3] * axes[:3].gather(1, axes[:3].abs().argmax(1, keepdim=True)).sign()
+        low, high = torch.quantile((drawn - mean) @ axes.T, torch.tensor([0.02, 0.98]), dim=0)
+        total = float(lengths.square().sum())
+        share = float(lengths[:3].square().sum()) / total if total else 1.0
+        return cls(mean, axes, low, high - low, high - low > 1e-6 * lengths[0], share)
+
+    def __call__(self, vectors: Float[Tensor, "*some c"]) -> Float[Tensor, "*some 3"]:
+        """The colours of vectors, in [0, 1]; neither black nor white, which look like no feature at all."""
+        scaled = ((vectors - self.mean) @ self.axes.T - self.low) / torch.where(self.spread > 0, self.spread, 1)
+        colours = torch.full((*vectors.shape[:-1], 3), 0.5)
+        colours[..., : len(self.axes)] = torch.where(self.shown, 0.1 + 0.85 * scaled.clamp(0, 1), 0.5)
+        return colours
+
+
+def principal_colours(features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b h w 3"], float]:
+    """The first three principal components of all patches as colours, and the share of variance they keep."""
     vectors = features.detach().cpu().float().movedim(1, -1)  # (b, h, w, c)
-    flat = vectors.flatten(0, -2)
-    drawn = flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:2000]]
-    mean = drawn.mean(0)
-    _, lengths, axes = torch.linalg.svd(drawn - mean, full_matrices=False)
-    axes = axes[:3] * axes[:3].gather(1, axes[:3].abs().argmax(1, keepdim=True)).sign()
-    low, high = torch.quantile((drawn - mean) @ axes.T, torch.tensor([0.02, 0.98]), dim=0)
-    spread = high - low
-    scaled = ((vectors - mean) @ axes.T - low) / torch.where(spread > 0, spread, 1)
-    scaled = 0.1 + 0.85 * scaled.clamp(0, 1)  # neither black nor white, which look like no feature at all
-    colours = torch.full((*vectors.shape[:3], 3), 0.5)
-    colours[..., : len(axes)] = torch.where(spread > 1e-6 * lengths[0], scaled, 0.5)
-    total = float(lengths.square().sum())
-    return colours, float(lengths[:3].square().sum()) / total if total else 1.0
+    colours = ComponentColours.fit(vectors.flatten(0, -2))
+    return colours(vectors), colours.share
 
 
 def _draw_components(

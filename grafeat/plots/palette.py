@@ -45,23 +45,25 @@ STYLE: Mapping[str, Any] = MappingProxyType(
 
 
 class BackboneColour(NamedTuple):
-    """A backbone's colour: for marks and lines, and a darker shade that reads as text on white (4.5:1)."""
+    """A backbone's colour: for marks and lines, and a shade that reads as text (4.5:1); both on white and on black."""
 
     mark: str
     text: str
+    mark_on_dark: str = "#A8A8A8"
+    text_on_dark: str = "#A8A8A8"
 
 
 SECOND = BackboneColour(SECOND_INK, SECOND_INK)
 
 # Okabe and Ito's colours; a blank on white, yellow, comes last.
-_VERMILLION = BackboneColour("#D55E00", "#B04A00")
-_BLUE = BackboneColour("#0072B2", "#00639C")
-_GREEN = BackboneColour("#009E73", "#00765A")
-_PURPLE = BackboneColour("#CC79A7", "#A3457C")
-_ORANGE = BackboneColour("#E69F00", "#8A5F00")
-_SKY = BackboneColour("#56B4E9", "#1B709F")
-_GREY = BackboneColour("#666666", "#4D4D4D")
-_YELLOW = BackboneColour("#F0E442", "#6B6400")
+_VERMILLION = BackboneColour("#D55E00", "#B04A00", "#F0843A", "#F59A5C")
+_BLUE = BackboneColour("#0072B2", "#00639C", "#56B4E9", "#6FC0EE")
+_GREEN = BackboneColour("#009E73", "#00765A", "#2DBE93", "#4CCBA5")
+_PURPLE = BackboneColour("#CC79A7", "#A3457C", "#D98FB8", "#E3A5C7")
+_ORANGE = BackboneColour("#E69F00", "#8A5F00", "#E9AE33", "#EFC15F")
+_SKY = BackboneColour("#56B4E9", "#1B709F", "#9AD2F3", "#B0DCF6")
+_GREY = BackboneColour("#666666", "#4D4D4D", "#9A9A9A", "#B5B5B5")
+_YELLOW = BackboneColour("#F0E442", "#6B6400", "#F0E442", "#F3EA6B")
 PALETTE = (_VERMILLION, _BLUE, _GREEN, _PURPLE, _ORANGE, _SKY, _GREY, _YELLOW)
 
 # The backbones of the notebooks look the same in each of them, whichever they stand beside.

@@ -1,0 +1,218 @@
+"""What an explorer shows: some pictures, each passed through the model when it is looked at."""
+
+import io
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor
+
+from grafeat.captured import CapturedAttention, capture
+from grafeat.explorer.payload import Arrays
+from grafeat.graph import PatchGraph
+from grafeat.grids import WHOLE, GridSet
+from grafeat.measures import communities, pagerank
+from grafeat.models import GridModel, MergeOutput
+from grafeat.pictures import PictureSet
+from grafeat.plots.features import ComponentColours
+from grafeat.plots.palette import DIVERGING, SEQUENTIAL, backbone_colours
+
+KEPT = 8  # passes that are kept, the last ones
+FITTED = 16  # pictures that decide the colours of the vertex states
+SIDE, THUMBNAIL = 512, 64  # longest sides, in pixels, of a picture as it is sent
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What the model did with one picture."""
+
+    attention: CapturedAttention
+    output: MergeOutput
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Probabilities of the classes (t,)."""
+        return self.output.logits[0].detach().float().softmax(dim=-1).cpu()
+
+
+@dataclass(eq=False)
+class Source:
+    """A model, the grids of some pictures, and the pictures themselves if they are at hand.
+
+    Args:
+        model: A model with attention layers.
+        grids: The grids that it is shown.
+        pictures: Their pictures, or None.
+
+    Raises:
+        ValueError: If there is no picture, or pictures and grids differ in number.
+    """
+
+    model: GridModel
+    grids: GridSet
+    pictures: PictureSet | None
+    _passes: OrderedDict[int, Pass] = field(default_factory=OrderedDict)
+    _components: ComponentColours | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.grids):
+            raise ValueError("grids: got no picture; expected at least one; slice fewer away")
+        if self.pictures is not None and len(self.pictures) != len(self.grids):
+            raise ValueError(
+                f"pictures: got {len(self.pictures):,} for grids of {len(self.grids):,} pictures; slice them alike, as "
+                "in Explorer(model, grids.test, pictures=digits.test)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    @property
+    def graph(self) -> PatchGraph:
+        """The patch graph of every picture."""
+        return self[0].attention.graph
+
+    def __getitem__(self, picture: int) -> Pass:
+        """The model's pass over one picture; the last few are kept."""
+        if picture in self._passes:
+            self._passes.move_to_end(picture)
+            return self._passes[picture]
+        self.model.eval()
+        with torch.no_grad(), capture(self.model) as attention:
+            output = self.model(self.grids[picture], states=True)
+        self._passes[picture] = Pass(attention, output)
+        if len(self._passes) > KEPT:
+            self._passes.popitem(last=False)
+        return self._passes[picture]
+
+    def facts(self) -> dict[str, Any]:
+        """What holds for all pictures, in the words that the page's script reads."""
+        attention, graph = self[0].attention, self.graph
+        colours = backbone_colours(graph.names)
+        return {
+            "backbones": [
+                {
+                    "name": name,
+                    "rows": rows,
+                    "columns": columns,
+                    "field": list((graph.fields or {}).get(name, WHOLE)),
+                    "colour": colours[name]._asdict(),
+                }
+                for name, (rows, columns) in graph.shapes.items()
+            ],
+            "kinds": list(attention.kinds),
+            "layers": max(attention.layers(kind) for kind in attention.kinds),
+            "heads": attention.heads,
+            "classes": list(self.model.classes),
+            "pictures": len(self),
+            "aspect": self.aspect(0),
+            "equal": {
+                kind: [[self._equal(kind, query, key) for key in graph.names] for query in graph.names]
+                for kind in attention.kinds
+            },
+            "maps": {"sequential": _colours_of(SEQUENTIAL), "diverging": _colours_of(DIVERGING)},
+        }
+
+    def _equal(self, kind: str, query: str, key: str) -> float | None:
+        """The weight of each patch if all logits were equal."""
+        if (kind == "intra") != (query == key):
+            return None
+        return self[0].attention.uniform(query, key, 0)
+
+    def aspect(self, picture: int) -> float:
+        """Height of a picture over its width; of the first grid where there are no pictures."""
+        if self.pictures is None:
+            rows, columns = next(iter(self.graph.shapes.values()))
+            return rows / columns
+        shown = self.picture(picture)
+        return 1.0 if shown is None else shown.shape[-2] / shown.shape[-1]
+
+    def picture(self, number: int) -> Tensor | None:
+        """One picture (3, H, W) in [0, 1], if it is at hand."""
+        return None if self.pictures is None else self.pictures[number].pictures[0]
+
+    def label(self, picture: int) -> int | None:
+        """The number of a picture's true class, if it is known."""
+        labels = self.grids[picture].labels
+        if labels is None and self.pictures is not None:
+            labels = self.pictures[picture].labels
+        return None if labels is None else int(labels[0])
+
+    def describe(self, picture: int) -> tuple[dict[str, Any], Arrays]:
+        """What is shown of a picture beside its attention: the picture, what the model says, the vertex states."""
+        probabilities = self[picture].probabilities.numpy()
+        seen = self.picture(picture)
+        arrays = {"probabilities": probabilities, "states": self._state_colours(picture)}
+        if seen is not None:
+            arrays["image"] = np.frombuffer(encoded(seen, SIDE), dtype=np.uint8)
+        return {"number": picture, "label": self.label(picture), "aspect": self.aspect(picture)}, arrays
+
+    def thumbnail(self, picture: int) -> bytes:
+        """A picture, small; where there is none, its first grid's norms."""
+        seen = self.picture(picture)
+        if seen is None:
+            norms = self.grids[picture].grids[0].features[0].float().norm(dim=0)
+            seen = (norms / norms.max().clamp(min=1e-12)).expand(3, -1, -1)
+        return encoded(seen, THUMBNAIL)
+
+    def _state_colours(self, picture: int) -> np.ndarray:
+        """Colours (steps + 1, n, 3) of the vertex states before the first step and after each."""
+        if self._components is None:
+            fitted = self.model(self.grids[: min(FITTED, len(self))], states=True).states
+            self._components = ComponentColours.fit(torch.cat([_vectors(states) for states in fitted]))
+        return np.stack(
+            [
+                (self._components(_vectors(states)) * 255).round().to(torch.uint8).numpy()
+                for states in self[picture].output.states
+            ]
+        )
+
+
+def measured(attention: CapturedAttention, *, layer: int | None = None, head: int | None = None) -> Arrays:
+    """PageRank and community of every vertex: of one layer and head, or (layers, n) of all, on the mean over heads."""
+    layers = range(max(map(attention.layers, attention.kinds))) if layer is None else [layer]
+    ranks, groups = [], []
+    for number in layers:
+        if attention.dense(layer=number, head=head).isnan().any():
+            ranks.append(np.full(attention.graph.num_vertices, np.nan))
+            groups.append(np.zeros(attention.graph.num_vertices))
+            continue
+        ranks.append(_flat(pagerank(attention, layer=number, head=head)))
+        groups.append(_flat(communities(attention, layer=number, head=head).labels))
+    return {
+        "pagerank": np.stack(ranks).astype(np.float32),
+        "community": np.stack(groups).clip(max=255).astype(np.uint8),
+    }
+
+
+def _flat(values: Mapping[str, Tensor]) -> np.ndarray:
+    return torch.cat([grid.flatten() for grid in values.values()]).numpy()
+
+
+def encoded(picture: Tensor, side: int) -> bytes:
+    """A picture (3, H, W) in [0, 1] as PNG or WebP, whichever is smaller, of at most so many pixels a side."""
+    scale = side / max(picture.shape[-2:])
+    if scale < 1:
+        size = [max(1, round(length * scale)) for length in picture.shape[-2:]]
+        picture = F.interpolate(picture[None], size=size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    image = Image.fromarray((picture.movedim(0, -1) * 255).round().to(torch.uint8).numpy())
+    files = io.BytesIO(), io.BytesIO()
+    image.save(files[0], "PNG", optimize=True)
+    image.save(files[1], "WEBP", quality=85)
+    return min((file.getvalue() for file in files), key=len)
+
+
+def _vectors(states: dict[str, Tensor]) -> Tensor:
+    """Vertex states (b·n, d), backbone by backbone."""
+    return torch.cat([state.detach().float().cpu().flatten(2).mT for state in states.values()], dim=1).flatten(0, 1)
+
+
+def _colours_of(name: str) -> str:
+    """A colour map as 256 colours, in hexadecimal."""
+    colours = (colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    return colours.tobytes().hex()
