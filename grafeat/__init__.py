@@ -20,7 +20,7 @@ Words:
 import importlib
 from typing import Any
 
-from grafeat import planted
+from grafeat import measures, planted
 from grafeat.attention import CrossAttention, IntraAttention
 from grafeat.backbones import Backbone, Crop
 from grafeat.captured import CapturedAttention, capture
@@ -65,6 +65,7 @@ __all__ = [
     "load",
     "load_backbone",
     "load_dataset",
+    "measures",
     "planted",
     "plots",
     "predict",

@@ -6,7 +6,7 @@ const NOWHERE = 65535;
 const TYPES = { uint8: Uint8Array, uint16: Uint16Array, int16: Int16Array, float32: Float32Array };
 const KINDS = ["intra", "cross"];
 const PLAY = 900; // milliseconds on each layer
-const TINTS = ["#8dd3c7", "#fdb462", "#bebada", "#fb8072", "#b3de69", "#fccde5", "#80b1d3", "#d9d9d9", "#ffed6f", "#bc80bd"];
+const TINTS = ["#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00", "#DDDDDD"]; // Tol's light scheme
 
 // ---------------------------------------------------------------------------------------------- ports
 
@@ -532,7 +532,7 @@ class Panel {
   resize(width, height) {
     this.size = [width, height];
     sized(this.canvas, width, height);
-    this.title.textContent = short(this.backbone.name, Math.max(10, Math.floor((width - 150) / 8)));
+    this.title.textContent = short(this.backbone.name, Math.max(12, Math.floor((width - (width < 260 ? 105 : 170)) / 8)));
     this.outlines = null;
   }
 
@@ -1161,7 +1161,7 @@ class Explorer {
     const { mass, even } = this.massOn(vertex, values, panel.number);
     const lone = kind === 0 || this.panels.length === 2;
     if (this.state("direction") === "incoming") panel.note.textContent = `${KINDS[kind]} ${times(mass / even)} even`;
-    else panel.note.textContent = lone ? KINDS[kind] : `${KINDS[kind]} ${percent(mass)}, even ${percent(even)}`;
+    else panel.note.textContent = lone ? KINDS[kind] : `${KINDS[kind]} ${percent(mass)}${panel.size[0] < 260 ? "" : `, even ${percent(even)}`}`;
   }
 
   headName(head = this.state("head")) {
@@ -1186,7 +1186,7 @@ class Explorer {
     const [name, row, column] = this.graph.place(best);
     const outgoing = this.state("direction") === "outgoing";
     const parts = [[` · ${KINDS[kind]}: `, null]];
-    if (kind === 1 && this.panels.length > 2 && outgoing)
+    if (kind === 1 && this.panels.length === 3 && outgoing)
       for (const [backbone] of this.facts.backbones.entries()) {
         if (backbone === this.graph.backboneOf[vertex]) continue;
         const { mass } = this.massOn(vertex, values, backbone);
@@ -1199,7 +1199,7 @@ class Explorer {
   }
 
   write(parts) {
-    this.sentence.replaceChildren(...parts.map(([text, backbone]) => (backbone === null ? text : h("b", { style: `color: var(--text-${backbone})` }, text))));
+    this.sentence.replaceChildren(...parts.map(([text, backbone]) => (backbone === null ? text : h("b", { style: `color: var(--text-${backbone})`, title: text }, short(text, 28)))));
   }
 
   /** A message in the place of the sentence; null takes it back. */
@@ -1477,7 +1477,7 @@ class Explorer {
       const [x0, y0, x1, y1] = this.graph.box(vertex);
       const [width, height] = panel.size;
       const [x, y, w, k] = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height];
-      context.fillStyle = TINTS[community[vertex] % TINTS.length];
+      context.fillStyle = TINTS[Math.min(community[vertex], TINTS.length - 1)];
       context.globalAlpha = 0.8;
       context.fillRect(x, y, w, k);
       context.globalAlpha = 1;

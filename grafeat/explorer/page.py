@@ -22,7 +22,8 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 def write(path: str | Path, source: Source, pictures: Sequence[int], state: Mapping[str, Any], limit: int) -> Path:
     """Writes the page; arguments as in `Explorer.to_html`, with the state in which it opens."""
-    form, k = chosen(Shape.of(source[pictures[0]].attention), len(pictures), limit)
+    shapes = [Shape.of(source[number].attention) for number in pictures]
+    form, k = chosen(min(shapes, key=lambda shape: shape.fine), len(pictures), limit)
     entries, scripts = {}, []
     for number in pictures:
         about, content = _entry(source, number, form, k)

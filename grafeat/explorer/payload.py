@@ -6,6 +6,7 @@ bits, from which the browser builds the rows: they grow with the patches, not wi
 `vertices` holds no weights: a live page asks for one vertex at a time.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from grafeat.graph import Kind
 Form = Literal["rows", "states", "strongest", "vertices"]
 Arrays = dict[str, np.ndarray]
 ALIGN = 8
+LEVELS = 32767  # of a number in 16 bits, on either side of 0
 NOWHERE = 65535  # an index that stands for no patch
 
 
@@ -43,12 +45,19 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """How much there is to send for one picture: layers, heads, vertices, backbones, channels of a head."""
+    """How much there is to send for one picture.
+
+    Attributes:
+        layers, heads, vertices: How many of each.
+        head_width: Channels of a head.
+        fine: Whether queries and keys in 16 bits give every weight well enough.
+    """
 
     layers: int
     heads: int
     vertices: int
     head_width: int
+    fine: bool = True
 
     @classmethod
     def of(cls, attention: CapturedAttention) -> "Shape":
@@ -56,7 +65,7 @@ class Shape:
         layers = max(attention.layers(kind) for kind in attention.kinds)
         q, _, _ = attention.states(attention.kinds[0], 0)
         width = next(iter(q.values())).shape[-1]
-        return cls(layers, attention.heads, attention.graph.num_vertices, width)
+        return cls(layers, attention.heads, attention.graph.num_vertices, width, _is_fine(attention))
 
     def nbytes(self, form: Form, k: int = 0) -> int:
         """Bytes of one picture's attention in one form."""
@@ -70,8 +79,8 @@ class Shape:
         return rows * each[form]
 
     def smallest(self) -> Form:
-        """The smaller of the two exact forms."""
-        return "rows" if self.nbytes("rows") <= self.nbytes("states") else "states"
+        """The smaller of the two exact forms; `rows` where attention is so sharp that 16 bits are too coarse."""
+        return "states" if self.fine and self.nbytes("states") < self.nbytes("rows") else "rows"
 
 
 def pack(attention: CapturedAttention, picture: int, form: Form, *, k: int = 0) -> Arrays:
@@ -215,13 +224,27 @@ def _write_states(arrays: Arrays, attention: CapturedAttention, picture: int) ->
             q, k, biases = attention.states(kind, layer, picture)
             for symbol, states in (("q", q), ("k", k)):
                 whole = torch.cat([states[name][0] for name in names], dim=1).cpu()  # (heads, n, width)
-                scale = whole.abs().amax(dim=-1) / 32767
+                scale = whole.abs().amax(dim=-1) / LEVELS
                 arrays[symbol][layer, number] = (
                     (whole / scale.clamp(min=1e-30)[..., None]).round().nan_to_num().to(torch.int16).numpy()
                 )
                 arrays[f"{symbol}_scale"][layer, number] = scale.numpy()
             if layer == 0:
                 _write_bias(arrays["bias"][number], biases, attention)
+
+
+def _is_fine(attention: CapturedAttention) -> bool:
+    """Whether rounding to 16 bits moves no logit by more than 1/250: six standard deviations of the rounding's sum."""
+    for kind in attention.kinds:
+        for layer in range(attention.layers(kind)):
+            spread = torch.zeros(())
+            for states, others in itertools.permutations(attention.states(kind, layer)[:2]):
+                length = max(float(block.norm(dim=-1).amax()) for block in states.values())
+                step = max(float(block.abs().amax()) for block in others.values()) / LEVELS
+                spread = spread + (length * step) ** 2 / 12
+            if 6 * float(spread.sqrt()) / math.sqrt(next(iter(states.values())).shape[-1]) > 1 / 250:
+                return False
+    return True
 
 
 def _write_bias(into: np.ndarray, biases: Mapping[str, Tensor | None], attention: CapturedAttention) -> None:

@@ -2,7 +2,8 @@
 
 import io
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,8 +83,7 @@ class Source:
         if picture in self._passes:
             self._passes.move_to_end(picture)
             return self._passes[picture]
-        self.model.eval()
-        with torch.no_grad(), capture(self.model) as attention:
+        with torch.no_grad(), evaluating(self.model), capture(self.model) as attention:
             output = self.model(self.grids[picture], states=True)
         self._passes[picture] = Pass(attention, output)
         if len(self._passes) > KEPT:
@@ -163,7 +163,8 @@ class Source:
     def _state_colours(self, picture: int) -> np.ndarray:
         """Colours (steps + 1, n, 3) of the vertex states before the first step and after each."""
         if self._components is None:
-            fitted = self.model(self.grids[: min(FITTED, len(self))], states=True).states
+            with torch.no_grad(), evaluating(self.model):
+                fitted = self.model(self.grids[: min(FITTED, len(self))], states=True).states
             self._components = ComponentColours.fit(torch.cat([_vectors(states) for states in fitted]))
         return np.stack(
             [
@@ -171,6 +172,17 @@ class Source:
                 for states in self[picture].output.states
             ]
         )
+
+
+@contextmanager
+def evaluating(model: GridModel) -> Iterator[None]:
+    """Nothing is dropped inside; afterwards the model is in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def measured(attention: CapturedAttention, *, layer: int | None = None, head: int | None = None) -> Arrays:
