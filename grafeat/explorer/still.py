@@ -5,7 +5,7 @@ import html
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,5 +78,5 @@ def _graph_view(source: Source, state: Mapping[str, Any]) -> Figure:
     else:
         graph = annotate(graph, communities=communities(attention, **where))
     paint: Literal["pagerank", "community"] = "pagerank" if state["paint"] == "pagerank" else "community"
-    axes = draw_graph(graph, source.picture(state["picture"]), paint=paint)
-    return axes.figure
+    figure = draw_graph(graph, source.picture(state["picture"]), paint=paint).get_figure(root=True)
+    return cast(Figure, figure)

@@ -30,6 +30,7 @@ STATE = (
     "picture", "layer", "head", "selected", "pins", "locked", "direction", "compare", "scale", "logarithmic", "opacity",
     "outlines", "edges", "view", "paint",
 )  # fmt: skip
+Direction = Literal["outgoing", "incoming"]
 PLACE = traitlets.Tuple(traitlets.Unicode(), traitlets.Int(), traitlets.Int())
 
 
@@ -50,7 +51,7 @@ class Selection:
     layer: int
     head: int | None
     patch: Patch
-    direction: Literal["outgoing", "incoming"]
+    direction: Direction
     weights: Mapping[str, Float[Tensor, "_ _"]]
 
     def __repr__(self) -> str:
@@ -138,10 +139,11 @@ class Explorer(anywidget.AnyWidget):
     @property
     def selection(self) -> Selection:
         """What is on screen: the selected patch, and its weights as tensors."""
-        where = {"layer": self.layer, "head": self.head}
-        weights = self._attention.row if self.direction == "outgoing" else self._attention.column
+        direction: Direction = "outgoing" if self.direction == "outgoing" else "incoming"
+        read = self._attention.row if direction == "outgoing" else self._attention.column
         patch = Patch(*self.selected)
-        return Selection(self.picture, self.layer, self.head, patch, self.direction, weights(patch, **where))
+        weights = read(patch, layer=self.layer, head=self.head)
+        return Selection(self.picture, self.layer, self.head, patch, direction, weights)
 
     @property
     def state(self) -> dict[str, Any]:
