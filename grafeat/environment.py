@@ -34,6 +34,7 @@ PURPOSES = {
     "nbconvert": "writes them as pages",
     "latex2mathml": "formulas on those pages",
     "ipywidgets": "the sliders",
+    "ipython": "shows tables and figures in notebooks",
     "anywidget": "the attention explorer",
     "traitlets": "what the explorer and Python share",
     "tqdm": "progress bars",
