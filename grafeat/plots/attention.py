@@ -1,22 +1,29 @@
-"""Attention heatmaps: where one patch's attention goes, on its own grid and on every other backbone's."""
+"""Attention heatmaps: what one patch attends to, or what attends to it, on its own grid and on every other one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import matplotlib as mpl
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from grafeat.captured import CapturedAttention
-from grafeat.graph import Kind, Patch
+from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import WHOLE, Box
-from grafeat.plots.heatmaps import draw_over, heat_of
-from grafeat.plots.palette import INK, SECOND, SECOND_INK, backbone_colours, styled
+from grafeat.plots.captions import caption_lines, panel_details
+from grafeat.plots.heatmaps import draw_outlines, draw_values, heat_of
+from grafeat.plots.links import Link, draw_links
+from grafeat.plots.marks import Spot, draw_brackets, draw_outline
+from grafeat.plots.palette import INK, SECOND, SECOND_INK, SEQUENTIAL, backbone_colours, styled
 from grafeat.plots.panels import (
     BAR,
     MARGIN,
-    colour_bar,
+    NARROWEST,
+    footnote,
     header,
     inches,
     place,
@@ -25,40 +32,58 @@ from grafeat.plots.panels import (
     title,
     wrapped,
 )
-from grafeat.plots.pictures import Colours, canvas, checked_picture, draw_picture, patches, to_axes
+from grafeat.plots.pictures import (
+    Colours,
+    canvas,
+    checked_picture,
+    draw_picture,
+    grid_lines,
+    to_axes,
+)
+from grafeat.plots.rows import (
+    AttentionRow,
+    CrossEdge,
+    Direction,
+    attention_rows,
+    strongest_edges,
+)
+from grafeat.plots.scales import Scale, attention_bar, scales_of, uniform_marks
+
+LINE = 16 / 72  # inches of a line of text below the panels
+CAPTION = 72 * (NARROWEST - 2 * MARGIN)  # points: a line that fits every figure
+BLANK = "#F2F2F2"  # a patch without a weight
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionRow:
-    """Where one patch's attention goes on one backbone's grid.
+class _View:
+    """What one figure shows; its rows are of one query, in one direction."""
 
-    Attributes:
-        kind: `intra` on the patch's own grid, else `cross`.
-        key: The backbone that is attended to.
-        weights: The weight of each of its patches (h, w).
-        equal: The weight of each patch if all logits were equal, biases included.
-        field: The part of the picture that the grid covers.
-    """
-
-    kind: Kind
-    key: str
-    weights: Float[Tensor, "h w"]
-    equal: float
-    field: Box
+    graph: PatchGraph
+    query: Patch
+    pin: Patch | None
+    direction: Direction
+    rows: tuple[AttentionRow, ...]
+    edges: tuple[CrossEdge, ...]
+    scales: Mapping[Kind, Scale]
+    relative: bool
+    picture: Float[Tensor, "3 H W"] | None
+    colours: Colours
 
     @property
-    def mass(self) -> float:
-        """The share of the row's mass that goes to this backbone, in [0, 1]."""
-        return float(self.weights.sum())
-
-    def shown(self, relative: bool) -> Float[Tensor, "h w"]:
-        """The weights, or their multiples of the uniform weight."""
-        return self.weights / self.equal if relative else self.weights
+    def size(self) -> tuple[int, int]:
+        """Rows and columns that each panel counts: the picture's pixels, or the patches of the query's grid."""
+        if self.picture is None:
+            return self.graph.shapes[self.query.backbone]
+        return self.picture.shape[1], self.picture.shape[2]
 
     @property
-    def equal_mass(self) -> float:
-        """What that share would be if all logits were equal."""
-        return self.equal * self.weights.numel()
+    def names(self) -> tuple[str, ...]:
+        """The backbones that have a panel, the query's own first, though it may have no weights there."""
+        return tuple(dict.fromkeys([self.query.backbone, *(row.backbone for row in self.rows)]))
+
+    def box(self, patch: Patch) -> Box:
+        """Where a patch lies on a panel."""
+        return to_axes(self.graph.box(self.graph.vertex(*patch)), self.size)
 
 
 @styled
@@ -70,144 +95,206 @@ def attention_maps(
     layer: int,
     head: int | None = None,
     index: int = 0,
+    direction: Direction = "outgoing",
     relative: bool = False,
+    log: bool = False,
+    limits: Mapping[Kind, tuple[float, float]] | None = None,
+    edges: int = 0,
+    pin: Patch | tuple[str, int, int] | None = None,
     colours: Colours | None = None,
 ) -> Figure:
-    """Draws where one patch's attention goes: intra on its own grid, cross on every other backbone's.
+    """Draws one patch's attention on every grid: intra on its own, cross on the other backbones'.
 
     Intra and cross attention are two softmaxes, so each has its limits and its colour bar; all cross panels share
     theirs. Triangles mark the uniform weight of each grid: what its patches would have if all logits were equal. A
     coarse grid has fewer patches to share its mass, so beside it a fine one looks dark; `relative` shows both on
-    equal terms. The weights say where information is routed, not what matters for the prediction.
+    equal terms. Patches whose weight is NaN are hatched. The weights say where information is routed, not what
+    matters for the prediction.
 
     Args:
         attention: What `capture` gave.
-        query: The patch that attends: (backbone, row, column).
+        query: The patch in question: (backbone, row, column).
         picture: The picture (3, H, W), in [0, 1]; its outlines lie over the heatmaps. Not drawn if absent.
         layer: The layer, from 0.
         head: The head, from 0; the mean over heads if absent.
         index: Which picture of the captured batch, from 0.
+        direction: `outgoing` for what the patch attends to, or `incoming` for what attends to it: a column of the
+            same weights, which need not sum to 1; headers then say how its sum compares with an even one.
         relative: Whether weights are shown as multiples of the uniform weight, under one colour bar for all panels.
+        log: Whether colours are even steps of the logarithm, by default from a tenth of the uniform weight.
+        limits: The values at both ends of the colours, by kind, in the unit shown, so that figures share them; for
+            a kind that is absent, 0 to its largest weight here.
+        edges: How many of the patch's strongest cross edges are drawn, as curves in the colour of the backbone that
+            is attended to, with a dot at that end; the caption says which share of the cross mass they keep.
+        pin: A second patch, to be marked by brackets at its corners.
         colours: Each backbone's colour, by name; decided by the captured backbones if absent.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: If there is no such patch, layer, head or picture.
+        ValueError: If there is no such patch, layer, head, picture or direction, if limits do not rise (or are not
+            above 0 where `log`), or if `edges` is negative.
     """
+    if edges < 0:
+        raise ValueError(f"edges: got {edges}; expected how many are drawn, 0 or more")
     query = Patch(*query)
-    rows = attention_rows(attention, query, layer=layer, head=head, index=index)
-    colours = colours or backbone_colours(attention.graph.names)
-    size = attention.graph.shapes[query.backbone] if picture is None else _size(checked_picture(picture))
-    box = to_axes(attention.graph.box(attention.graph.vertex(*query)), size)
-    figure, axes = wrapped(len(rows) + (picture is not None), size[0] / size[1], foot=BAR)
-    if picture is not None:
-        _draw_query(axes.pop(0), picture, box, query)
-    for ax, row in zip(axes, rows, strict=True):
-        canvas(ax, size)
-        same = [other.shown(relative) for other in rows if relative or other.kind == row.kind]
-        limits = (0.0, max(float(weights.max()) for weights in same))
-        draw_over(ax, row.shown(relative), picture, limits=limits, field=row.field)
-        header(ax, row.key, *_details(row, rows), colour=colours[row.key])
-        if row.kind == "intra":
-            _mark(ax, box)
-    _draw_bars(figure, dict(zip((row.key for row in rows), axes, strict=True)), rows, colours, relative)
-    said = f"Attention of patch ({query.row}, {query.column}) of"
-    room = 72 * (figure.get_size_inches()[0] - 2 * MARGIN) - text_width(said, 12, "bold") - 5
-    name = shorten(query.backbone, room, size=12, weight="bold")
-    where = f"{_where(attention, layer, head)} · routing, not importance"
-    title(figure, [(said, INK, "bold"), (name, colours[query.backbone].text, "bold")], [(where, SECOND_INK)])
+    rows = attention_rows(attention, query, layer=layer, head=head, index=index, direction=direction)
+    view = _View(
+        graph=attention.graph,
+        query=query,
+        pin=None if pin is None else attention.graph.locate(attention.graph.vertex(*pin)),
+        direction=direction,
+        rows=rows,
+        edges=strongest_edges(rows, edges),
+        scales=scales_of(rows, relative=relative, limits=limits, log=log),
+        relative=relative,
+        picture=None if picture is None else checked_picture(picture),
+        colours=colours or backbone_colours(attention.graph.names),
+    )
+    said = caption_lines(
+        rows, view.edges, asked=edges, direction=direction, pin=view.pin, colours=view.colours, width=CAPTION
+    )
+    figure, panels, whole = _drawn_panels(view, lines=log + len(said))
+    _draw_marks(view, panels, whole)
+    _draw_bars(figure, view, panels)
+    _draw_edges(figure, view, panels)
+    below = _lowest(whole, *panels.values())
+    for line, parts in enumerate(said, start=1 + log):  # line 0 is that of the bars' numbers
+        footnote(below, line, parts)
+    _write_title(figure, view, f"{_where(attention, layer, head)} · routing, not importance")
     return figure
 
 
-def attention_rows(
-    attention: CapturedAttention, query: Patch, *, layer: int, head: int | None = None, index: int = 0
-) -> tuple[AttentionRow, ...]:
-    """Where one patch's attention goes, its own grid first; arguments as in `attention_maps`."""
-    graph = attention.graph
-    number = graph.vertex(*query) - graph.slices[query.backbone].start
-    rows = []
-    for key in (query.backbone, *(name for name in graph.names if name != query.backbone)):
-        kind: Kind = "intra" if key == query.backbone else "cross"
-        if not attention.layers(kind):  # a model may be built without one kind
-            continue
-        block = attention.block(query.backbone, key, layer=layer, head=head, picture=index)
-        weights = block[number].float().cpu().unflatten(0, graph.shapes[key])
-        equal = attention.uniform(query.backbone, key, layer)
-        rows.append(AttentionRow(kind, key, weights, equal, (graph.fields or {}).get(key, WHOLE)))
-    return tuple(rows)
+def _drawn_panels(view: _View, *, lines: int) -> tuple[Figure, dict[str, Axes], Axes | None]:
+    """The figure, its panels by backbone, and the panel of the picture alone."""
+    height, width = view.size
+    count = len(view.names) + (view.picture is not None)
+    figure, axes = wrapped(count, height / width, foot=BAR + LINE * lines)
+    whole = axes.pop(0) if view.picture is not None else None
+    panels = dict(zip(view.names, axes, strict=True))
+    if whole and view.picture is not None:
+        draw_picture(view.picture, whole)
+        header(whole, "picture", f"patch ({view.query.row}, {view.query.column}) marked")
+    for ax in axes:
+        canvas(ax, view.size)
+    if view.rows[0].kind == "cross":
+        _draw_blank(panels[view.query.backbone], view)
+    for row in view.rows:
+        _draw_row(panels[row.backbone], view, row)
+        details = panel_details(row, view.rows, view.direction)
+        header(panels[row.backbone], row.backbone, *details, colour=view.colours[row.backbone])
+    return figure, panels, whole
 
 
-def _draw_query(ax: Axes, picture: Tensor, box: Box, query: Patch) -> None:
-    draw_picture(picture, ax)
-    _mark(ax, box)
-    header(ax, "picture", f"patch ({query.row}, {query.column}) marked")
+def _draw_row(ax: Axes, view: _View, row: AttentionRow) -> None:
+    """A heatmap whose patches without a weight are hatched, below the picture's outlines."""
+    if view.picture is not None and row.field != WHOLE:
+        draw_picture(view.picture, ax, fade=0.7)
+    scale = view.scales[row.kind]
+    shown = draw_values(ax, row.shown(view.relative), to_axes(row.field, view.size), scale.limits)
+    shown.set(norm=scale.norm, cmap=mpl.colormaps[SEQUENTIAL].with_extremes(bad=BLANK))
+    if view.picture is not None:
+        draw_outlines(ax, shown, view.picture, row.field)
+    boxes = [view.box(Patch(row.backbone, int(i), int(j))) for i, j in row.missing.nonzero().tolist()]
+    if boxes:
+        tiles = [Rectangle((x0, y0), x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+        hatched = PatchCollection(tiles, facecolor=BLANK, edgecolor="#8A8A8A", linewidth=0, hatch="////")
+        hatched.set(label="NaN")
+        ax.add_collection(hatched, autolim=False)
 
 
-def _details(row: AttentionRow, rows: tuple[AttentionRow, ...]) -> tuple[str, str]:
-    h, w = row.weights.shape
-    if row.kind == "intra":
-        return "intra", patches((h, w))
-    others = sum(other.kind == "cross" for other in rows)
-    return f"cross {row.mass:.0%}" + (f", uniform {row.equal_mass:.0%}" if others > 1 else ""), patches(
-        (h, w)
-    )
+def _draw_blank(ax: Axes, view: _View) -> None:
+    """The query's own grid in a model without intra layers: it has no weights, but the patch lies there."""
+    name = view.query.backbone
+    field, shape = (view.graph.fields or {}).get(name, WHOLE), view.graph.shapes[name]
+    if view.picture is not None:
+        draw_picture(view.picture, ax, fade=0.7)
+    lines = LineCollection(list(grid_lines(shape, to_axes(field, view.size))), linewidths=0.7)
+    lines.set(color=view.colours[name].mark, alpha=0.45)
+    ax.add_collection(lines, autolim=False)
+    header(ax, name, "no intra layers", colour=view.colours[name])
 
 
-def _mark(ax: Axes, box: Box) -> None:
-    """A double outline, white in black, that stands out on any colour."""
-    x0, y0, x1, y1 = box
-    for shade, width in (("black", 4.2), ("white", 1.8)):
-        ax.add_patch(
-            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=shade, lw=width, zorder=3, clip_on=False)
-        )
+def _draw_marks(view: _View, panels: Mapping[str, Axes], whole: Axes | None) -> None:
+    """The query's outline and the pin's brackets, on their grids and on the picture."""
+    for ax in (whole, panels[view.query.backbone]):
+        if ax:
+            draw_outline(Spot(ax, view.box(view.query)))
+    if view.pin:
+        for ax in (whole, panels.get(view.pin.backbone)):
+            if ax:
+                draw_brackets(Spot(ax, view.box(view.pin)))
 
 
-def _draw_bars(
-    figure: Figure, axes: dict[str, Axes], rows: tuple[AttentionRow, ...], colours: Colours, relative: bool
-) -> None:
+def _draw_bars(figure: Figure, view: _View, panels: Mapping[str, Axes]) -> None:
     """One colour bar for each kind below its panels, or one for all."""
-    if relative:
-        spots = _spots(figure, axes, rows)
-        cax = _bar_axes(figure, spots[0], spots[-1])
-        heat = heat_of(axes[rows[0].key])
-        colour_bar(
-            cax, heat, "attention, in multiples of uniform", marks=[(1.0, SECOND)], mark_label="uniform"
-        )
-        return
-    for kind in ("intra", "cross"):
-        own = tuple(row for row in rows if row.kind == kind)
-        if own:
-            spots = _spots(figure, axes, own)
-            marks = list(dict.fromkeys((row.equal, colours[row.key]) for row in own))
-            cax = _bar_axes(figure, spots[0], spots[-1])
-            heat = heat_of(axes[own[0].key])
-            colour_bar(cax, heat, f"{kind} attention per patch", marks=marks, mark_label="uniform")
+    groups = [view.rows] if view.relative else [_of_kind(view, kind) for kind in view.scales]
+    for rows in groups:
+        spots = _spots(figure, panels, rows)
+        shown, scale = heat_of(panels[rows[0].backbone]), view.scales[rows[0].kind]
+        cax = _bar_axes(figure, panels, spots[0], spots[-1])
+        if view.relative:
+            label, marks = "attention, in multiples of uniform", [(1.0, SECOND)]
+        else:
+            label = f"{rows[0].kind} attention per patch"
+            marks = uniform_marks(rows, view.colours)
+        attention_bar(cax, shown, scale, label, marks)
+
+
+def _of_kind(view: _View, kind: Kind) -> tuple[AttentionRow, ...]:
+    return tuple(row for row in view.rows if row.kind == kind)
 
 
 def _spots(
-    figure: Figure, axes: dict[str, Axes], rows: tuple[AttentionRow, ...]
+    figure: Figure, panels: Mapping[str, Axes], rows: tuple[AttentionRow, ...]
 ) -> list[tuple[float, float]]:
     """Left edges and widths, in inches, of the columns that a colour bar for these rows spans."""
-    places = [inches(ax) for ax in figure.axes if ax.images]
+    places = [inches(ax) for ax in figure.axes if ax.images or ax in panels.values()]
     columns = sorted({(left, width) for left, _, width, _ in places})
     if len({round(top, 6) for _, top, _, _ in places}) == 1:
-        return [(left, width) for left, _, width, _ in (inches(axes[row.key]) for row in rows)]
+        return [(left, width) for left, _, width, _ in (inches(panels[row.backbone]) for row in rows)]
     kinds = {row.kind for row in rows}
     if len(kinds) == 2:
         return columns
     return columns[:1] if "intra" in kinds else columns[1:]
 
 
-def _bar_axes(figure: Figure, first: tuple[float, float], last: tuple[float, float]) -> Axes:
-    bottom = max(top + height for _, top, _, height in (inches(ax) for ax in figure.axes if ax.get_images()))
+def _bar_axes(
+    figure: Figure, panels: Mapping[str, Axes], first: tuple[float, float], last: tuple[float, float]
+) -> Axes:
+    places = [inches(ax) for ax in panels.values()]
+    bottom = max(top + height for _, top, _, height in places)
     return place(figure, first[0], bottom + 0.4, max(last[0] + last[1] - first[0], 2.0), 0.1)
+
+
+def _draw_edges(figure: Figure, view: _View, panels: Mapping[str, Axes]) -> None:
+    own = Spot(panels[view.query.backbone], view.box(view.query))
+    strongest = max((edge.weight for edge in view.edges), default=0.0) or 1.0
+    links = []
+    for edge in view.edges:
+        other, strength = Spot(panels[edge.other.backbone], view.box(edge.other)), edge.weight / strongest
+        if view.direction == "outgoing":
+            links.append(Link(own, other, view.colours[edge.other.backbone].mark, strength))
+        else:
+            links.append(Link(other, own, view.colours[view.query.backbone].mark, strength))
+    draw_links(figure, links, [*panels.values()])
+
+
+def _lowest(*panels: Axes | None) -> Axes:
+    """The leftmost panel of the last row."""
+    return min((ax for ax in panels if ax), key=lambda ax: (-round(inches(ax)[1], 6), inches(ax)[0]))
+
+
+def _write_title(figure: Figure, view: _View, second: str) -> None:
+    query = view.query
+    way = "of" if view.direction == "outgoing" else "to"
+    said = f"Attention {way} patch ({query.row}, {query.column}) of"
+    room = 72 * (figure.get_size_inches()[0] - 2 * MARGIN) - text_width(said, 12, "bold") - 5
+    name = shorten(query.backbone, room, size=12, weight="bold")
+    ink = view.colours[query.backbone].text
+    title(figure, [(said, INK, "bold"), (name, ink, "bold")], [(second, SECOND_INK)])
 
 
 def _where(attention: CapturedAttention, layer: int, head: int | None) -> str:
     return f"layer {layer}, " + (f"head {head}" if head is not None else f"mean over {attention.heads} heads")
-
-
-def _size(picture: Tensor) -> tuple[int, int]:
-    return picture.shape[-2], picture.shape[-1]
