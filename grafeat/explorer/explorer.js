@@ -5,6 +5,7 @@ const MISSING = -1; // a weight that was not kept
 const NOWHERE = 65535;
 const TYPES = { uint8: Uint8Array, uint16: Uint16Array, int16: Int16Array, float32: Float32Array };
 const KINDS = ["intra", "cross"];
+const OUTLINED = 224; // longest side, in pixels, at which outlines are found
 const PLAY = 900; // milliseconds on each layer
 const TINTS = ["#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00", "#DDDDDD"]; // Tol's light scheme
 
@@ -426,7 +427,9 @@ function strongest(values, k, eligible = () => true) {
 }
 
 /** The outlines of a picture as two transparent canvases, one in white ink and one in black. */
-function outlinesOf(image, width, height) {
+function outlinesOf(image) {
+  const scale = OUTLINED / Math.max(image.width, image.height);
+  const [width, height] = [image.width, image.height].map((side) => Math.max(8, Math.round(side * scale)));
   const grey = greyOf(image, width, height);
   const smooth = blurred(blurred(grey, width, height), width, height);
   const slope = new Float32Array(width * height);
@@ -438,6 +441,14 @@ function outlinesOf(image, width, height) {
   const limit = Float32Array.from(slope).sort()[Math.floor(0.985 * slope.length)];
   const [white, black] = ["255", "0"].map((ink) => inked(slope, limit, Number(ink), width, height));
   return { white, black };
+}
+
+function scaled(image, width, height) {
+  const to = h("canvas", { width, height });
+  const context = to.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, width, height);
+  return to;
 }
 
 function greyOf(image, width, height) {
@@ -533,7 +544,7 @@ class Panel {
     this.size = [width, height];
     sized(this.canvas, width, height);
     this.title.textContent = short(this.backbone.name, Math.max(12, Math.floor((width - (width < 260 ? 105 : 170)) / 8)));
-    this.outlines = null;
+    this.outlines = this.picture = null;
   }
 
   /** The grid's box on the canvas, in CSS pixels. */
@@ -570,8 +581,8 @@ class Panel {
     const [width, height] = this.size;
     const [left, top, w, k] = this.field;
     const context = this.context();
-    context.clearRect(0, 0, width, height);
-    this.drawPicture(context, 1);
+    const hidden = opacity === 0 && same(this.backbone.field, [0, 0, 1, 1]) && !indices.includes(-1);
+    if (!hidden) this.drawPicture(context, 1);
     context.imageSmoothingEnabled = false;
     context.globalAlpha = 1 - opacity;
     context.drawImage(this.small, left, top, w, k);
@@ -594,16 +605,16 @@ class Panel {
     context.fillStyle = this.explorer.colour("--blank");
     context.fillRect(0, 0, width, height);
     if (!image) return;
+    const ratio = window.devicePixelRatio || 1;
+    this.picture ??= scaled(image, Math.round(width * ratio), Math.round(height * ratio));
     context.globalAlpha = alpha;
-    context.imageSmoothingEnabled = true;
-    context.imageSmoothingQuality = "high";
-    context.drawImage(image, 0, 0, width, height);
+    context.drawImage(this.picture, 0, 0, width, height);
     context.globalAlpha = 1;
   }
 
   /** White outlines on dark patches, dark ones on light patches: between them the patch's colour is exact. */
   drawOutlines(context, indices, map) {
-    this.outlines ??= outlinesOf(this.explorer.image, ...this.size.map(Math.round));
+    this.outlines ??= Object.fromEntries(Object.entries(this.explorer.outlines).map(([ink, canvas]) => [ink, scaled(canvas, ...this.size)]));
     const { rows, columns } = this.backbone;
     const [left, top, width, height] = this.field;
     for (let row = 0; row < rows; row++)
@@ -660,6 +671,7 @@ const CHOICES = {
   paint: [["communities", "communities"], ["pagerank", "PageRank"]],
 };
 const STATE = ["picture", "layer", "head", "selected", "pins", "locked", "edges", "opacity", "outlines", "compare", ...Object.keys(CHOICES)];
+const CONTROLS = STATE.filter((key) => key !== "selected");
 const KEYS = [
   ["← ↑ → ↓", "patch"], ["[ ]", "layer"], [", .", "head"], ["M", "mean of heads"], ["D", "direction"], ["P", "pin"],
   ["C", "compare"], ["− +", "edges"], ["S", "scale"], ["L", "log"], ["O", "picture only"], ["G", "graph"],
@@ -689,6 +701,12 @@ class Explorer {
   get look() {
     if (this.peeking) return { opacity: 1, outlines: false };
     return { opacity: this.state("opacity"), outlines: this.state("outlines") };
+  }
+
+  /** The picture's outlines, found when they are first drawn. */
+  get outlines() {
+    this.inks ??= outlinesOf(this.image);
+    return this.inks;
   }
 
   get selected() {
@@ -913,6 +931,7 @@ class Explorer {
       if (this.wanted !== picture || this.closed) return;
       this.data = { ...data, arrays };
       this.image = image;
+      this.inks = null;
       this.weights = weightsOf(this.data, this.graph, this.facts, this.port);
       this.measures = null;
       this.drawn = null;
@@ -1524,6 +1543,9 @@ class Explorer {
   // ---- controls and navigator
 
   drawControls() {
+    const seen = JSON.stringify([this.graph.backboneOf[this.selected], ...CONTROLS.map((key) => this.state(key))]);
+    if (this.controlled === seen) return;
+    this.controlled = seen;
     const graph = this.state("view") === "graph";
     for (const group of this.tools.querySelectorAll(".choice"))
       for (const button of group.children) button.setAttribute("aria-pressed", String(String(this.state(group.dataset.key)) === button.dataset.value));
@@ -1669,6 +1691,9 @@ class Explorer {
   }
 
   drawStates() {
+    const seen = [this.data, this.state("layer"), this.colours];
+    if (seen.every((part, i) => part === this.statesSeen?.[i])) return;
+    this.statesSeen = seen;
     const { states } = this.data.arrays;
     const steps = states.length / (3 * this.graph.n);
     const aspect = this.data.aspect;
