@@ -1329,7 +1329,7 @@ class Explorer {
   }
 
   drawCaption(count, share, outgoing) {
-    if (!this.graph.kinds.includes(1)) this.caption.textContent = "One backbone: it has no cross edges.";
+    if (!this.graph.kinds.includes(1)) this.caption.textContent = this.panels.length === 1 ? "One backbone: it has no cross edges." : "No cross layers: no edges between grids.";
     else if (count) this.caption.replaceChildren(h("b", {}, count === 1 ? "Strongest edge" : `${count} strongest edges`), ` keep${count === 1 ? "s" : ""} ${percent(share)} of the cross mass${outgoing ? "" : " received"}.`);
     else this.caption.textContent = "No edges drawn.";
     if (this.missing) this.caption.append(` ${this.keptSaid()}`);

@@ -74,10 +74,10 @@ def _entry(source: Source, number: int, form: Form, k: int) -> tuple[dict[str, A
 
 
 def _document(facts: Mapping[str, Any], scripts: Sequence[str], source: Source, pictures: int) -> str:
-    """The whole file. A closing tag inside a script would end it, so `</` is written as `<\\/` in JSON."""
+    """The whole file. A tag inside a script could end it, so JSON's `<` is written as its code."""
     names = ", ".join(source.graph.names)
     title = html.escape(f"Attention of {names}")
-    inside = json.dumps(facts, separators=(",", ":")).replace("</", "<\\/")
+    inside = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
     style, script = ((HERE / f"explorer.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
     return f"""<!DOCTYPE html>
 <html lang="en">

@@ -11,9 +11,11 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from grafeat.captured import KINDS, CapturedAttention
+from grafeat.explorer.payload import pack
 from grafeat.explorer.source import Source
 from grafeat.files import write
-from grafeat.graph import Patch
+from grafeat.graph import Kind, Patch
 from grafeat.measures import annotate, communities, pagerank
 from grafeat.plots.attention import attention_maps
 from grafeat.plots.graphs import draw_graph
@@ -65,8 +67,19 @@ def _patch_view(source: Source, state: Mapping[str, Any]) -> Figure:
         direction=state["direction"],
         edges=state["edges"],
         log=state["logarithmic"],
+        limits=_limits(attention, state),
         pin=Patch(*state["pins"][-1]) if state["pins"] else None,
     )
+
+
+def _limits(attention: CapturedAttention, state: Mapping[str, Any]) -> dict[Kind, tuple[float, float]] | None:
+    """The ends of the colours where they reach to the largest weight of the head, or of all heads."""
+    if state["scale"] == "row" or state["logarithmic"]:
+        return None
+    top = pack(attention, 0, "vertices")["top"]  # (layers, heads and their mean, kinds)
+    head = -1 if state["head"] is None else state["head"]
+    of = top[state["layer"], head] if state["scale"] == "head" else top[:, :-1].max(axis=(0, 1))
+    return {kind: (0.0, float(high)) for kind, high in zip(KINDS, of, strict=True) if high > 0}
 
 
 def _graph_view(source: Source, state: Mapping[str, Any]) -> Figure:
