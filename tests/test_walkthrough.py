@@ -212,6 +212,22 @@ def test_widgets_are_frozen_with_what_they_drew(tmp_path: Path) -> None:
     assert fetched_parts(page) == []
 
 
+def test_a_still_picture_stands_in_for_the_explorer(tmp_path: Path) -> None:
+    page = page_of(
+        tmp_path,
+        "import torch, grafeat as gf, ipywidgets as w\n"
+        "grids = [gf.FeatureGrid(name, torch.randn(2, 5, 3, 2)) for name in 'ab']\n"
+        "model = gf.GraFeatMerge.for_grids(grids, num_classes=2, width=8, heads=2)\n"
+        "explorer = gf.Explorer(model, grids)\nexplorer",
+        "w.VBox([gf.Explorer(model, grids), w.IntSlider(3)])",
+    )
+    soup, text = BeautifulSoup(page, "html.parser"), text_of(page)
+    (picture,) = soup.select("[data-grafeat-twin]")
+    assert picture["src"].startswith("data:image/png;base64,")
+    assert text.count("live in JupyterLab only") == 1  # in the box, where no picture stands
+    assert fetched_parts(page) == []
+
+
 def test_formulas_folded_answers_and_links(tmp_path: Path) -> None:
     page = page_of(
         tmp_path,

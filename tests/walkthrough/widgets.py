@@ -14,11 +14,22 @@ _TWINS = {"text/html", "image/svg+xml", "image/png"}
 
 def freeze(notebook: NotebookNode) -> None:
     """Replaces every widget by its controls, as HTML, and by what it had drawn, as ordinary outputs."""
-    models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    models = _without_twins(notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {}), notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [still for output in cell.outputs for still in _still(output, models)]
     notebook.metadata.pop("widgets", None)
+
+
+def _without_twins(models: dict[str, Any], notebook: NotebookNode) -> dict[str, Any]:
+    """The widgets but those that a still picture, an output of its own, stands in for."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    return {
+        name: model
+        for name, model in models.items()
+        if f'data-grafeat-twin="{model["state"].get("_twin")}"' not in shown
+    }
 
 
 def _still(output: NotebookNode, models: dict[str, Any]) -> list[NotebookNode]:
