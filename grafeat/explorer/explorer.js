@@ -796,13 +796,18 @@ class Explorer {
 
   buildNavigator() {
     this.matrices = this.graph.kinds.map((kind) => this.buildMatrix(kind));
+    const split = this.panels.length > 2 ? " · bar: split of the mass, notches: even split" : "";
+    const legend = h("p", { class: "note" }, `tick: mean entropy, from 0 to that of even attention${split}`);
+    return h("div", { class: "navigator" }, ...this.matrices.map((matrix) => matrix.element), legend);
+  }
+
+  buildStates() {
     this.playButton = h("button", { type: "button", class: "play", "aria-label": "Play layers", onclick: () => this.play(!this.playing) }, "▶");
     this.step = h("span", { class: "note" });
     this.statesCanvas = h("canvas", { role: "img" });
     this.statesCanvas.onclick = (event) => this.clickStates(event);
-    this.statesBox = h("section", { class: "states", "aria-label": "Vertex states" }, h("h3", {}, "Vertex states", h("span", { class: "note" }, "like colours, like states")), this.statesCanvas);
-    this.statesBox.append(h("div", { class: "player" }, this.playButton, h("span", {}, "Play layers"), this.step));
-    return h("div", { class: "navigator" }, ...this.matrices.map((matrix) => matrix.element), this.statesBox);
+    const player = h("div", { class: "player" }, this.playButton, h("span", {}, "Play layers"), this.step);
+    return h("section", { class: "states" }, h("h3", {}, "Vertex states", h("span", { class: "note" }, "like colours, like states")), this.statesCanvas, player);
   }
 
   buildMatrix(kind) {
@@ -822,9 +827,8 @@ class Explorer {
         grid.append(cell);
       }
     }
-    const note = kind === 0 ? "each patch on its own grid" : "on all other grids together";
-    const legend = h("span", { class: "note entropy" }, "entropy 0 – log n");
-    const element = h("section", { class: "matrix", "aria-label": `${KINDS[kind]} attention of every layer and head` }, h("h3", {}, kind === 0 ? "Intra" : "Cross", h("span", { class: "note" }, note), legend), h("div", { class: "sheet" }, canvas, grid));
+    const note = kind === 0 ? "on its own grid" : "on the other grids";
+    const element = h("section", { class: "matrix", "aria-label": `${KINDS[kind]} attention of every layer and head` }, h("h3", {}, kind === 0 ? "Intra" : "Cross", h("span", { class: "note" }, note)), h("div", { class: "sheet" }, canvas, grid));
     return { kind, canvas, cells, grid, element };
   }
 
@@ -844,6 +848,7 @@ class Explorer {
       h("section", {}, h("h3", {}, "Picture", this.where), h("div", { class: "stripline" }, this.previous, this.strip, this.next)),
       h("section", {}, h("h3", {}, "Prediction", this.truth), this.prediction),
       h("section", {}, this.massTitle, this.mass),
+      this.buildStates(),
       h("section", {}, this.dotsTitle, this.dotsNote, this.dots),
     ];
   }
@@ -888,7 +893,6 @@ class Explorer {
     if (!room || this.closed) return;
     const wide = room >= 820;
     this.root.dataset.wide = wide;
-    this.root.dataset.many = this.panels.length > 2;
     const gap = 20;
     const width = room - (wide ? 248 + 32 : 0);
     const count = this.panels.length;
@@ -909,7 +913,7 @@ class Explorer {
       const grids = matrix.kind === 0 ? 1 : Math.max(1, this.panels.length - 1);
       const half = this.panels.length === 2 && width >= 560 ? (width - 24) / 2 : width;
       const room = (half - 36) / columns - 4;
-      const thumb = Math.floor(clamp((room - 2 * (grids - 1)) / grids, 14, 40));
+      const thumb = Math.floor(clamp((room - 2 * (grids - 1)) / grids, 14, 56));
       matrix.thumb = [thumb, Math.round(clamp(thumb * aspect, 12, 60))];
       const cell = [Math.max(24, grids * thumb + 2 * (grids - 1)), matrix.thumb[1] + 9];
       Object.assign(matrix, { cellSize: cell, pitch: [cell[0] + 4, cell[1] + 5] });
@@ -1357,7 +1361,7 @@ class Explorer {
     context.stroke(path);
     context.lineWidth = width;
     context.strokeStyle = ink;
-    context.globalAlpha = marked ? 1 : 0.35 + 0.6 * strength;
+    context.globalAlpha = marked ? 1 : 0.55 + 0.45 * strength;
     context.stroke(path);
     context.globalAlpha = 1;
     context.setLineDash([]);

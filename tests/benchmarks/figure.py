@@ -1,27 +1,46 @@
-"""Draws the README's figure: `python tests/benchmarks/figure.py`."""
+"""Takes the README's picture of the explorer: `python tests/benchmarks/figure.py`. Needs Chromium."""
 
+import tempfile
+from pathlib import Path
+
+import torch
+from explorer import READY, chromium
 from few_labels import CACHE, LITE, PER_CLASS, feature_grids
+from playwright.sync_api import sync_playwright
 
 import grafeat as gf
 
-PICTURE = 7
-QUERY = ("small_vit", 3, 4)
-LAYER = 1
+PATH = Path("notebooks/explorer.png")
+LOOKED_AT = 100  # test digits among which the sharpest cross attention is looked for
 
 
 def main() -> None:
-    """Trains the script's pair on 500 labels and draws where one patch's sharpest head looks, on one test digit."""
+    """Trains the script's pair on 500 labels and opens the page where cross attention is sharpest."""
     grids = feature_grids(["small_vit"], CACHE).only(LITE, "small_vit").few_labels(PER_CLASS, seed=0)
     model = gf.GraFeatMerge.for_grids(grids, num_classes=10)
     gf.fit(model, grids.train, val=grids.val, seed=0)
-    with gf.capture(model) as attention:
-        model(grids.test[PICTURE])
-    picture = gf.load_dataset("mnist5k").test.pictures[PICTURE]
-    name, row, column = QUERY
-    by_head = attention.cross(name, LITE, layer=LAYER)[0, :, row, column]  # (heads, 4, 4)
-    sharpest = int(by_head.amax(dim=(1, 2)).argmax())
-    figure = gf.plots.attention_maps(attention, QUERY, picture, layer=LAYER, head=sharpest)
-    figure.savefig("notebooks/cross_attention.png", dpi=130)
+    explorer = gf.Explorer(model, grids.test, pictures=gf.load_dataset("mnist5k").few_labels(PER_CLASS, seed=0).test)
+    explorer.state = sharpest(model, grids.test[:LOOKED_AT]) | {"edges": 12, "locked": True}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        page = explorer.to_html(Path(folder) / "page.html")
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        window = browser.new_page(viewport={"width": 1240, "height": 900}, device_scale_factor=1.5)
+        window.goto(page.as_uri())
+        window.wait_for_function(READY)
+        window.locator(".strip img").first.wait_for()
+        window.locator(".grafeat").screenshot(path=PATH)
+        browser.close()
+
+
+def sharpest(model: gf.GraFeatMerge, grids: gf.GridSet) -> dict[str, object]:
+    """Picture, layer, head and patch of EfficientNet's whose cross attention has the largest weight."""
+    with torch.no_grad(), gf.capture(model) as attention:
+        model(grids)
+    weights = torch.stack([attention.cross(LITE, "small_vit", layer=layer) for layer in range(2)])
+    found = weights.flatten(-2).amax(dim=-1)  # (layers, pictures, heads, h, w)
+    layer, picture, head, row, column = torch.unravel_index(found.argmax(), found.shape)
+    place = (LITE, int(row), int(column))
+    return {"picture": int(picture), "layer": int(layer), "head": int(head), "selected": place}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main() -> None:
 
 def figures() -> str:
     """The tables, as Markdown."""
-    return f"{few_labels()}\n{pointer()}\n{speed()}"
+    return f"{few_labels()}\n{pointer()}\n{explorer()}\n{speed()}"
 
 
 def few_labels() -> str:
@@ -55,6 +55,17 @@ def pointer() -> str:
     rows = table("pointer.csv")
     words = "; ".join(f"{row['model']} {float(row['accuracy']):.1%} after {row['seconds']} s" for row in rows)
     return f"*Pointer* task (chance 25%): {words}.\n"
+
+
+def explorer() -> str:
+    """Size and times of an exported explorer, and of BertViz."""
+    columns = ["MB", "first paint ms", "hover ms", "layer switch ms"]
+    lines = [f"| one picture, 6 layers × 8 heads | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    lines += [
+        f"| {row['what']}, {row['patches']} patches | {' | '.join(row[column] for column in columns)} |"
+        for row in table("explorer.csv")
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def speed() -> str:
