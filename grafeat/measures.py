@@ -102,6 +102,7 @@ def pagerank(
     picture: int = 0,
     damping: float = 0.85,
     kinds: Collection[Kind] = KINDS,
+    relative: bool = False,
 ) -> dict[str, Float[Tensor, "_ _"]]:
     """PageRank of the patches on the whole attention graph of one layer.
 
@@ -116,9 +117,10 @@ def pagerank(
         picture: Which picture of the captured batch, from 0.
         damping: Probability of following the attention, in [0, 1).
         kinds: Which weights are followed; a kind that the model has no layers of is left out.
+        relative: Whether it is given in multiples of what even attention would give the same patch.
 
     Returns:
-        PageRank (h, w) by backbone, float64, in (0, 1]; it sums to 1 over all patches.
+        PageRank (h, w) by backbone, float64. Unless `relative`, it is in (0, 1] and sums to 1 over all patches.
 
     Raises:
         ValueError: If weights are NaN, `damping` or `kinds` is out of range, or there is no such layer, head or
@@ -128,13 +130,11 @@ def pagerank(
     """
     if not 0 <= damping < 1:
         raise ValueError(f"damping: got {damping}; expected 0 or more, and less than 1; 0.85 is usual")
-    links = _matrix(attention, layer, head, picture).where(_of_kinds(attention, kinds), 0)
-    links = links / links.sum(dim=1, keepdim=True)
-    n = len(links)
-    before, ranks = torch.zeros(n, dtype=torch.float64), torch.full((n,), 1 / n, dtype=torch.float64)
-    while float((ranks - before).abs().sum()) > SETTLED:
-        before, ranks = ranks, damping * (ranks @ links) + (1 - damping) / n
-    return _on_grids(ranks / ranks.sum(), attention.graph)
+    followed = _of_kinds(attention, kinds)
+    ranks = _ranks(_matrix(attention, layer, head, picture).where(followed, 0), damping)
+    if relative:
+        ranks = ranks / _ranks(_even(attention, layer).where(followed, 0), damping)
+    return _on_grids(ranks, attention.graph)
 
 
 def communities(
@@ -173,9 +173,10 @@ def communities(
     if strongest < 1:
         raise ValueError(f"strongest: got {strongest}; expected 1 or more edges of each kind; 8 is usual")
     graph, weights = attention.graph, _matrix(attention, layer, head, picture)
+    even = _even(attention, layer)
     # Backbones by name: their order in the model decides neither ties nor Louvain's walk.
     order = torch.cat([torch.arange(graph.num_vertices)[graph.slices[name]] for name in sorted(graph.names)])
-    joined, even = (both[order][:, order] for both in (weights + weights.T, _even(attention, layer)))
+    joined, even = (both[order][:, order] for both in (weights + weights.T, even + even.T))
     joined.fill_diagonal_(0)
     same = _same(graph)[order][:, order]
     edges = torch.zeros_like(same)
@@ -345,14 +346,24 @@ def _on_grids(values: Tensor, graph: PatchGraph) -> dict[str, Tensor]:
     return {name: values[graph.slices[name]].unflatten(0, shape) for name, shape in graph.shapes.items()}
 
 
+def _ranks(weights: Float[Tensor, "n n"], damping: float) -> Float[Tensor, " n"]:
+    """How often a walker is on each vertex, by power iteration."""
+    links = weights / weights.sum(dim=1, keepdim=True)
+    n = len(links)
+    before, ranks = torch.zeros(n, dtype=torch.float64), torch.full((n,), 1 / n, dtype=torch.float64)
+    while float((ranks - before).abs().sum()) > SETTLED:
+        before, ranks = ranks, damping * (ranks @ links) + (1 - damping) / n
+    return ranks / ranks.sum()
+
+
 def _even(attention: CapturedAttention, layer: int) -> Float[Tensor, "n n"]:
-    """The sum of the weights that two patches would give each other if all logits were equal; 1 where no layer is."""
+    """The weight that each patch would give each other if all logits were equal; one half where no layer is."""
     graph = attention.graph
     even = torch.full((graph.num_vertices, graph.num_vertices), 0.5, dtype=torch.float64)
     for query, key in graph.relations():
         if ("intra" if query == key else "cross") in attention.kinds:
             even[graph.slices[query], graph.slices[key]] = attention.uniform(query, key, layer)
-    return even + even.T
+    return even
 
 
 def _strongest(

@@ -417,3 +417,15 @@ def test_what_is_out_of_range_is_named(unchecked: None) -> None:
         strongest_paths(attention, place, ("lite", 2, 0))
     with pytest.raises(ValueError, match="attention: nothing was captured"):
         pagerank(CapturedAttention(), layer=0)
+
+
+def test_even_attention_has_a_relative_pagerank_of_one_whatever_the_grids() -> None:
+    shapes = {"a": (1, 2), "b": (3, 1)}
+    even = with_logits(shapes, torch.zeros(5, 5))
+    plain = pagerank(even, layer=0)
+    # each grid gets 0.85/2 and its share of the new starts, 0.15 n / 5
+    torch.testing.assert_close(plain["a"], torch.full((1, 2), (0.425 + 0.06) / 2, dtype=torch.float64))
+    torch.testing.assert_close(flat(pagerank(even, layer=0, relative=True)), torch.ones(5, dtype=torch.float64))
+    uneven = with_logits(shapes, torch.randn(5, 5, generator=torch.Generator().manual_seed(0)))
+    found = flat(pagerank(uneven, layer=0, relative=True)) * flat(plain)
+    torch.testing.assert_close(found, flat(pagerank(uneven, layer=0)))

@@ -222,7 +222,7 @@ def test_pagerank_has_one_scale_and_a_bar_that_says_it() -> None:
         np.testing.assert_allclose(filled.get_facecolor()[:, :3], expected)
     (bar,) = ax.child_axes
     assert [tick.get_text() for tick in bar.get_xticklabels()] == ["0", "7"]
-    assert "PageRank" in captions(bar) and "even" in captions(bar) and "0.056" in captions(bar)
+    assert "PageRank" in captions(bar) and "mean" in captions(bar) and "3.6" in captions(bar)
 
 
 @pytest.mark.parametrize("paint", ["community", "pagerank"])

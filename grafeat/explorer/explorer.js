@@ -366,6 +366,7 @@ class Graph {
 /** An element with attributes and children; `on…` attributes are listeners. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  if (["button", "input"].includes(tag) || "tabindex" in attributes) element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value === true) element.setAttribute(name, "");
@@ -739,7 +740,6 @@ class Explorer {
   build() {
     const { root, facts } = this;
     root.classList.add("grafeat");
-    root.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the keys
     root.setAttribute("role", "region");
     root.setAttribute("aria-label", "Attention explorer");
     root.onkeydown = (event) => this.key(event);
@@ -857,7 +857,7 @@ class Explorer {
 
   observe() {
     this.resizes = new ResizeObserver(() => this.layout());
-    this.resizes.observe(this.root);
+    for (const element of [this.root, this.gridsBox]) this.resizes.observe(element);
     this.themes = new MutationObserver(() => this.paintTheme());
     this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-theme"] });
     this.media = window.matchMedia("(prefers-color-scheme: dark)");
@@ -1261,8 +1261,8 @@ class Explorer {
     else if (log) this.decades(low, high, width, text, kind);
     if (!signed) for (const [backbone, weight] of uniform) this.triangle(context, 8 + clamp(this.share(weight, kind), 0, 1) * (width - 16), 29, 5, this.markOf(backbone));
     const other = this.pointer;
-    if (other !== null && this.kindOf(this.drawn.vertex, other) === kind) {
-      const value = this.drawn.shown[other];
+    const value = other === null || this.kindOf(this.drawn.vertex, other) !== kind ? NaN : this.drawn.shown[other];
+    if (!Number.isNaN(value) && !(value === MISSING && this.missing)) {
       this.triangle(context, 8 + clamp(this.share(value, kind), 0, 1) * (width - 16), 17, -6, this.colour("--ink"));
       text(number(value), width - 8, "right", 12, "--ink");
     } else if (!signed) {
@@ -1437,12 +1437,12 @@ class Explorer {
     const paint = this.state("paint");
     this.drawn = null;
     const map = this.maps.sequential;
-    const largest = measures ? Math.max(...measures.pagerank) : 1;
+    const largest = measures ? measures.pagerank.reduce((most, rank) => Math.max(most, rank || 0), 0) : 1;
     for (const panel of this.panels) {
-      panel.draw((j) => (measures && paint === "pagerank" ? Math.round((255 * measures.pagerank[j]) / largest) : null), map);
+      panel.draw((j) => (measures && paint === "pagerank" && measures.pagerank[j] >= 0 ? Math.round((255 * measures.pagerank[j]) / largest) : null), map);
       if (measures && paint === "communities") this.drawCommunities(panel, measures.community);
       else if (!measures) this.drawPale(panel);
-      panel.note.textContent = paint === "pagerank" && measures ? `${percent(sum(Array.from(measures.pagerank.subarray(this.graph.slices[panel.number].start, this.graph.slices[panel.number].stop))))} of the PageRank` : "";
+      panel.note.textContent = "";
     }
     this.drawGraphSaid(measures);
     for (const bar of this.bars) bar.box.hidden = true;
@@ -1458,12 +1458,12 @@ class Explorer {
     this.gradient(context, this.maps.sequential, 8, 18, 184, 10);
     context.fillStyle = this.colour("--second");
     context.textAlign = "left";
-    context.fillText("PageRank", 8, 12);
+    context.fillText("PageRank, × even", 8, 12);
     context.fillText("0", 8, 43);
     context.textAlign = "right";
     context.fillText(number(largest), 192, 43);
     context.fillText("▴ even", 192, 12);
-    this.triangle(context, 8 + clamp(1 / this.graph.n / largest, 0, 1) * 184, 29, 5, this.colour("--second"));
+    this.triangle(context, 8 + clamp(1 / largest, 0, 1) * 184, 29, 5, this.colour("--second"));
   }
 
   /** PageRank and communities of this layer and head, once they have come. */
@@ -1520,8 +1520,9 @@ class Explorer {
       parts.push([` · ${count} communities (Louvain)`, null]);
     } else {
       const [best] = strongest(measures.pagerank, 1);
+      if (best === undefined) return this.write([...parts, [" · NaN weights: nothing to measure", null]]);
       const [name, row, column] = this.graph.place(best);
-      parts.push([" · highest PageRank: ", null], [name, this.graph.backboneOf[best]], [` (${row}, ${column})`, null]);
+      parts.push([" · highest PageRank: ", null], [name, this.graph.backboneOf[best]], [` (${row}, ${column}), ${times(measures.pagerank[best])} even`, null]);
     }
     if (measures && measures.head === null && this.state("head") !== null) parts.push([" · measured on the mean of heads", null]);
     this.write(parts);
@@ -1547,7 +1548,8 @@ class Explorer {
   // ---- controls and navigator
 
   drawControls() {
-    const seen = JSON.stringify([this.graph.backboneOf[this.selected], ...CONTROLS.map((key) => this.state(key))]);
+    const pinned = this.state("pins").some((pin) => same(pin, this.state("selected")));
+    const seen = JSON.stringify([this.graph.backboneOf[this.selected], pinned, ...CONTROLS.map((key) => this.state(key))]);
     if (this.controlled === seen) return;
     this.controlled = seen;
     const graph = this.state("view") === "graph";
@@ -1964,7 +1966,7 @@ export default {
 
 /** The still picture that stands in where there is no kernel is not needed beside the living one. */
 function hideTwin(name) {
-  for (const twin of document.querySelectorAll(`[data-grafeat-twin="${name}"]`)) twin.hidden = true;
+  for (const twin of document.querySelectorAll(`[data-grafeat-twin="${name}"]`)) (twin.closest(".jp-OutputArea-child") ?? twin).style.display = "none";
 }
 
 /** Opens every explorer of an exported page. */

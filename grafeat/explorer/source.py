@@ -165,13 +165,11 @@ class Source:
         if self._components is None:
             with torch.no_grad(), evaluating(self.model):
                 fitted = self.model(self.grids[: min(FITTED, len(self))], states=True).states
-            self._components = ComponentColours.fit(torch.cat([_vectors(states) for states in fitted]))
-        return np.stack(
-            [
-                (self._components(_vectors(states)) * 255).round().to(torch.uint8).numpy()
-                for states in self[picture].output.states
-            ]
-        )
+            vectors = torch.cat([_vectors(states) for states in fitted])
+            finite = vectors[vectors.isfinite().all(dim=1)]
+            self._components = ComponentColours.fit(finite if len(finite) else torch.zeros(3, vectors.shape[1]))
+        shown = torch.stack([self._components(_vectors(states)) for states in self[picture].output.states])
+        return (shown.nan_to_num(0.5) * 255).round().to(torch.uint8).numpy()
 
 
 @contextmanager
@@ -186,7 +184,10 @@ def evaluating(model: GridModel) -> Iterator[None]:
 
 
 def measured(attention: CapturedAttention, *, layer: int | None = None, head: int | None = None) -> Arrays:
-    """PageRank and community of every vertex: of one layer and head, or (layers, n) of all, on the mean over heads."""
+    """PageRank, relative to even attention, and community of every vertex, (layers, n).
+
+    Of one layer and head; without them, of all layers, on the mean over heads. NaN weights give NaN.
+    """
     layers = range(max(map(attention.layers, attention.kinds))) if layer is None else [layer]
     ranks, groups = [], []
     for number in layers:
@@ -194,7 +195,7 @@ def measured(attention: CapturedAttention, *, layer: int | None = None, head: in
             ranks.append(np.full(attention.graph.num_vertices, np.nan))
             groups.append(np.zeros(attention.graph.num_vertices))
             continue
-        ranks.append(_flat(pagerank(attention, layer=number, head=head)))
+        ranks.append(_flat(pagerank(attention, layer=number, head=head, relative=True)))
         groups.append(_flat(communities(attention, layer=number, head=head).labels))
     return {
         "pagerank": np.stack(ranks).astype(np.float32),

@@ -252,11 +252,12 @@ def _draw_letters(ax: Axes, sheet: Sheet, boxes: np.ndarray, communities: np.nda
 
 
 def _draw_rank_bar(ax: Axes, graph: nx.DiGraph, line: int) -> None:
-    """The colours of PageRank below so many lines of text, and what it would be if all patches had the same."""
+    """The colours of PageRank below so many lines of text, and its mean over all patches."""
     _, _, width, height = inches(ax)
     drop = (46 + 16 * line + 30) / 72
     bar = ax.inset_axes((0, -drop / height, min(3.2 / width, 1), 0.1 / height))
-    colour_bar(bar, _rank_colours(graph), "PageRank", marks=[(1 / len(graph), SECOND)], mark_label="even")
+    mean = float(np.mean([data["pagerank"] for data in graph.nodes.values()]))
+    colour_bar(bar, _rank_colours(graph), "PageRank", marks=[(mean, SECOND)], mark_label="mean")
 
 
 def _rank_colours(graph: nx.DiGraph) -> ScalarMappable:

@@ -6,8 +6,8 @@ are handed to it from a folder, so that no network speed is measured. `--without
 
 - Size: bytes of the file with one picture.
 - First paint: from the start of navigation until everything is drawn.
-- Hover and layer switch: from the event until the pixels of the grids are there; the navigator follows in the next frame
-  and is counted apart.
+- Hover and layer switch: from the event until the pixels of the grids are there; the navigator follows in the next
+  frame and is counted apart.
 - Error: the largest difference between a weight on the page and in Python, as a share of its row's maximum.
 
 Writes `results/explorer.csv`.
@@ -32,7 +32,11 @@ RESULTS = Path(__file__).parent / "results"
 SIDES = (7, 14, 28)
 LAYERS, HEADS, WIDTH = 6, 8, 128
 NAMES = ("efficientnet_lite0", "small_vit")
-SCRIPTS = {"require": "requirejs@2.3.6/require.js", "d3": "d3@5.7.0/dist/d3.min.js", "jquery": "jquery@2.2.4/dist/jquery.min.js"}
+SCRIPTS = {
+    "require": "requirejs@2.3.6/require.js",
+    "d3": "d3@5.7.0/dist/d3.min.js",
+    "jquery": "jquery@2.2.4/dist/jquery.min.js",
+}
 
 READY = "() => { const e = document.querySelector('[data-grafeat-page]')?.explorer; return e?.drawn && e.listed }"
 HOVER = """async (rounds) => {
@@ -41,9 +45,9 @@ HOVER = """async (rounds) => {
   for (let round = 0; round < rounds; round++) {
     const panel = explorer.panels[round % explorer.panels.length];
     const box = panel.canvas.getBoundingClientRect();
-    const at = { clientX: box.left + box.width * ((round * 0.37) % 1), clientY: box.top + box.height * ((round * 0.61) % 1) };
+    const [x, y] = [box.left + box.width * ((round * 0.37) % 1), box.top + box.height * ((round * 0.61) % 1)];
     const start = performance.now();
-    panel.stage.dispatchEvent(new PointerEvent("pointermove", { ...at, bubbles: true, pointerType: "mouse" }));
+    panel.stage.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y, bubbles: true }));
     await null;
     for (const { canvas } of explorer.panels) canvas.getContext("2d").getImageData(0, 0, 1, 1);
     hovers.push(performance.now() - start);
@@ -84,7 +88,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
         for side in args.sides:
             rows.append(ours(browser, side, Path(folder)))
             print(rows[-1])
@@ -165,7 +170,8 @@ def bertviz(browser: Browser, side: int, folder: Path) -> dict[str, object]:
     paint = page.evaluate("() => performance.now()")
     start = time.perf_counter()
     page.evaluate(
-        """async () => { const s = document.querySelector('select'); s.selectedIndex = 3; s.dispatchEvent(new Event('change'));
+        """async () => { const s = document.querySelector('select'); s.selectedIndex = 3;
+        s.dispatchEvent(new Event('change'));
         await new Promise((done) => requestAnimationFrame(() => setTimeout(done))); }"""
     )
     switch = 1000 * (time.perf_counter() - start)
@@ -193,7 +199,8 @@ def fetched(folder: Path) -> dict[str, Path]:
         to = folder / name
         if not to.exists():
             to.mkdir()
-            packed = subprocess.run(["npm", "pack", "--silent", package], cwd=to, check=True, capture_output=True, text=True)
+            command = ["npm", "pack", "--silent", package]
+            packed = subprocess.run(command, cwd=to, check=True, capture_output=True, text=True)
             shutil.unpack_archive(to / packed.stdout.strip(), to)
         found[name] = to / "package" / inside
     return found

@@ -97,7 +97,6 @@ def test_weights_that_were_not_kept_are_said(browser: Browser, explorer: gf.Expl
         shoot(page, "page-kept")
 
 
-@pytest.mark.xfail(strict=False, reason="the colours of vertex states cannot be fitted to NaN")
 def test_nan_is_said_and_hatched(browser: Browser, tmp_path: Path) -> None:
     model, grids, pictures = example()
     with torch.no_grad():
