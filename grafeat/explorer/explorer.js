@@ -544,8 +544,18 @@ class Panel {
   resize(width, height) {
     this.size = [width, height];
     sized(this.canvas, width, height);
-    this.title.textContent = short(this.backbone.name, Math.max(12, Math.floor((width - (width < 260 ? 105 : 170)) / 8)));
+    this.fitted = null;
     this.outlines = this.picture = null;
+  }
+
+  /** Leaves out the middle of a name that has no room beside the note. */
+  fit() {
+    const { name } = this.backbone;
+    const seen = `${this.size[0]} ${this.note.textContent.length}`;
+    if (this.fitted === seen) return;
+    this.fitted = seen;
+    this.title.textContent = name;
+    for (let length = name.length - 1; length > 7 && this.title.scrollWidth > this.title.clientWidth; length--) this.title.textContent = short(name, length);
   }
 
   /** The grid's box on the canvas, in CSS pixels. */
@@ -667,7 +677,7 @@ class Panel {
 const CHOICES = {
   view: [["patch", "Patch"], ["graph", "Graph"]],
   direction: [["outgoing", "attends to"], ["incoming", "attended by"]],
-  scale: [["row", "scale row"], ["head", "head"], ["shared", "all"]],
+  scale: [["row", "scale row"], ["head", "head"], ["shared", "shared"]],
   logarithmic: [[false, "linear"], [true, "log"]],
   paint: [["communities", "communities"], ["pagerank", "PageRank"]],
 };
@@ -806,7 +816,7 @@ class Explorer {
     this.step = h("span", { class: "note" });
     this.statesCanvas = h("canvas", { role: "img" });
     this.statesCanvas.onclick = (event) => this.clickStates(event);
-    const player = h("div", { class: "player" }, this.playButton, h("span", {}, "Play layers"), this.step);
+    const player = h("div", { class: "player", hidden: this.facts.layers === 1 }, this.playButton, h("span", {}, "Play layers"), this.step);
     return h("section", { class: "states" }, h("h3", {}, "Vertex states", h("span", { class: "note" }, "like colours, like states")), this.statesCanvas, player);
   }
 
@@ -833,7 +843,7 @@ class Explorer {
   }
 
   buildSide() {
-    this.strip = h("div", { class: "strip", role: "group", "aria-label": "Pictures" });
+    this.strip = h("div", { class: this.facts.images ? "strip" : "strip coarse", role: "group", "aria-label": "Pictures" });
     this.where = h("span", { class: "note" });
     this.previous = h("button", { type: "button", class: "turn", "aria-label": "Previous picture", onclick: () => this.turn(-1) }, "‹");
     this.next = h("button", { type: "button", class: "turn", "aria-label": "Next picture", onclick: () => this.turn(1) }, "›");
@@ -885,6 +895,7 @@ class Explorer {
     }
     this.colours = {};
     this.draw();
+    setTimeout(() => this.draw(), 300); // JupyterLab hides its panels while it changes its theme
   }
 
   /** Sizes of the grids and of the navigator, for the room there is. */
@@ -1110,8 +1121,10 @@ class Explorer {
     for (const panel of this.panels) {
       panel.draw((j) => this.index(shown[j], this.kindOf(vertex, j)), map);
       this.drawHeader(panel, vertex, values);
+      panel.fit();
     }
-    this.drawSentence(vertex, values);
+    if (signed) this.drawDifference(vertex, pin, shown);
+    else this.drawSentence(vertex, values);
     this.drawBars(map);
     this.say(null);
   }
@@ -1171,7 +1184,11 @@ class Explorer {
   /** Mass of a row or column on a backbone, beside what equal logits would give. */
   massOn(vertex, values, backbone) {
     const { start, stop } = this.graph.slices[backbone];
-    const mass = sum(this.part(values, backbone));
+    let mass = sum(this.part(values, backbone));
+    if (this.data.form === "rows" && this.state("direction") === "outgoing" && this.graph.backboneOf[vertex] !== backbone) {
+      const others = this.panels.filter((panel) => panel.number !== this.graph.backboneOf[vertex]);
+      mass /= sum(others.map((panel) => sum(this.part(values, panel.number)))); // rounding in 8 bits would leave 99%
+    }
     return { mass, even: (stop - start) * this.equal(vertex, start) };
   }
 
@@ -1200,6 +1217,20 @@ class Explorer {
       return;
     }
     for (const kind of this.graph.kinds) parts.push(...this.strongestSaid(vertex, values, kind));
+    this.write(parts);
+  }
+
+  /** Says where the selected patch's weights exceed the pin's most, and where they fall short most. */
+  drawDifference(vertex, pin, difference) {
+    const [[name, row, column], [, pinRow, pinColumn]] = [vertex, pin].map((patch) => this.graph.place(patch));
+    const parts = [[name, this.graph.backboneOf[vertex]], [` patch (${row}, ${column}) minus patch (${pinRow}, ${pinColumn}) · layer ${this.state("layer")}, ${this.headName()}`, null]];
+    const points = (value) => `${number(100 * Math.abs(value))} points`;
+    for (const [sign, words] of [[1, "most more"], [-1, "most less"]]) {
+      const [most] = strongest(difference.map((value) => sign * value), 1);
+      if (most === undefined) continue;
+      const [where, down, across] = this.graph.place(most);
+      parts.push([` · ${words}: `, null], [where, this.graph.backboneOf[most]], [` (${down}, ${across}), ${points(difference[most])}`, null]);
+    }
     this.write(parts);
   }
 
@@ -1242,13 +1273,13 @@ class Explorer {
 
   drawBar(canvas, kind, map, uniform) {
     const width = 200;
-    const context = sized(canvas, width, 46);
-    context.clearRect(0, 0, width, 46);
+    const context = sized(canvas, width, 50);
+    context.clearRect(0, 0, width, 50);
     context.font = "12px var(--font, sans-serif)".replace("var(--font, sans-serif)", this.colour("--font") || "sans-serif");
     this.gradient(context, map, 8, 18, width - 16, 10);
     const { limits, signed } = this.drawn;
     const [low, high] = limits[kind];
-    const text = (said, x, align, y = 43, ink = "--second") => {
+    const text = (said, x, align, y = 48, ink = "--second") => {
       context.fillStyle = this.colour(ink);
       context.textAlign = align;
       context.fillText(said, x, y);
@@ -1336,6 +1367,7 @@ class Explorer {
     if (!this.graph.kinds.includes(1)) this.caption.textContent = this.panels.length === 1 ? "One backbone: it has no cross edges." : "No cross layers: no edges between grids.";
     else if (count) this.caption.replaceChildren(h("b", {}, count === 1 ? "Strongest edge" : `${count} strongest edges`), ` keep${count === 1 ? "s" : ""} ${percent(share)} of the cross mass${outgoing ? "" : " received"}.`);
     else this.caption.textContent = "No edges drawn.";
+    if (this.drawn.signed) this.caption.append(" They are the selected patch's own.");
     if (this.missing) this.caption.append(` ${this.keptSaid()}`);
   }
 
@@ -1443,6 +1475,7 @@ class Explorer {
       if (measures && paint === "communities") this.drawCommunities(panel, measures.community);
       else if (!measures) this.drawPale(panel);
       panel.note.textContent = "";
+      panel.fit();
     }
     this.drawGraphSaid(measures);
     for (const bar of this.bars) bar.box.hidden = true;
@@ -1452,16 +1485,16 @@ class Explorer {
   drawRankBar(largest) {
     const [bar] = this.bars;
     bar.box.hidden = false;
-    const context = sized(bar.canvas, 200, 46);
-    context.clearRect(0, 0, 200, 46);
+    const context = sized(bar.canvas, 200, 50);
+    context.clearRect(0, 0, 200, 50);
     context.font = `12px ${this.colour("--font") || "sans-serif"}`;
     this.gradient(context, this.maps.sequential, 8, 18, 184, 10);
     context.fillStyle = this.colour("--second");
     context.textAlign = "left";
     context.fillText("PageRank, × even", 8, 12);
-    context.fillText("0", 8, 43);
+    context.fillText("0", 8, 48);
     context.textAlign = "right";
-    context.fillText(number(largest), 192, 43);
+    context.fillText(number(largest), 192, 48);
     context.fillText("▴ even", 192, 12);
     this.triangle(context, 8 + clamp(1 / largest, 0, 1) * 184, 29, 5, this.colour("--second"));
   }
@@ -1570,7 +1603,7 @@ class Explorer {
     this.compareButton.disabled = !possible && !this.state("compare");
     this.compareButton.title = possible ? "Show the selected patch's weights minus those of the pin" : "Pin a patch of the same backbone first (P)";
     this.root.dataset.locked = this.state("locked");
-    this.step.textContent = `${this.state("layer")} of 0–${this.facts.layers - 1}`;
+    this.step.textContent = `layer ${this.state("layer")}, last ${this.facts.layers - 1}`;
     for (const matrix of this.matrices)
       for (const { layer, head, cell } of matrix.cells) {
         const here = layer === this.state("layer") && head === this.state("head");
@@ -1745,6 +1778,8 @@ class Explorer {
   // ---- side panel
 
   drawMass() {
+    const spread = this.panels.length < 3 && this.state("direction") === "outgoing";
+    this.massTitle.firstChild.textContent = spread ? "Attention spread" : "Attention mass";
     const chosen = [[this.state("selected"), "selected"], ...this.state("pins").map((pin) => [pin, "pin"])];
     const rows = chosen.flatMap(([patch, mark]) => this.massRows(this.graph.vertex(patch), patch, mark));
     this.mass.replaceChildren(...rows);
@@ -1764,9 +1799,13 @@ class Explorer {
         const { mass, even } = this.massOn(vertex, values, panel.number);
         const part = this.part(values, panel.number);
         const kind = panel.number === own ? "intra" : "cross";
-        const [share, notch] = outgoing ? [mass, even] : [mass / even / 4, 0.25];
-        const said = outgoing ? percent(mass) : times(mass / even);
-        const title = outgoing
+        const whole = outgoing && this.panels.length < 3; // each grid has a softmax of its own: only the spread varies
+        const spread = effective(part);
+        const [share, notch] = whole ? [spread / part.length, 1] : outgoing ? [mass, even] : [mass / even / 4, 0.25];
+        const said = whole ? percent(spread / part.length) : outgoing ? percent(mass) : times(mass / even);
+        const title = whole
+          ? `${kind}: spread as if over ${number(spread)} of ${part.length} patches alike`
+          : outgoing
           ? `${kind} mass ${percent(mass)} on ${panel.backbone.name}; ${percent(even)} if all logits were equal`
           : `${kind}: receives ${times(mass / even)} an even share from ${panel.backbone.name}`;
         return h(
@@ -1775,7 +1814,7 @@ class Explorer {
           h("span", { class: "what", style: `color: var(--text-${panel.number})` }, short(panel.backbone.name, 15)),
           h("span", { class: "track" }, h("span", { class: "fill", style: `width: ${100 * clamp(share, 0, 1)}%; background: var(--mark-${panel.number})` }), h("span", { class: "notch", style: `left: ${100 * clamp(notch, 0, 1)}%` })),
           h("span", { class: "much" }, said),
-          h("span", { class: "note spread" }, `${kind}, spread over ${number(Number(effective(part).toPrecision(2)))} of ${part.length} patches`),
+          h("span", { class: "note spread" }, `${kind}, spread over ${number(Number(spread.toPrecision(2)))} of ${part.length} patches`),
         );
       });
     return [head, ...lines];

@@ -110,6 +110,7 @@ class Source:
             "heads": attention.heads,
             "classes": list(self.model.classes),
             "pictures": len(self),
+            "images": self.pictures is not None,
             "aspect": self.aspect(0),
             "equal": {
                 kind: [[self._equal(kind, query, key) for key in graph.names] for query in graph.names]

@@ -217,7 +217,7 @@ class Explorer(anywidget.AnyWidget):
         return page.write(path, self._source, numbers, self.state, limit)
 
     def to_png(self, path: str | Path, *, dpi: int = 200) -> Path:
-        """Draws what is selected with matplotlib, as a PNG.
+        """Draws what is selected with matplotlib, as a PNG: the weights themselves, whatever `compare` says.
 
         Raises:
             OSError: If the file cannot be written; names it.
