@@ -64,6 +64,7 @@ function pagePort(root) {
     const script = root.querySelector(`script[data-picture="${number}"]`);
     return { ...pictures[number], buffer: await inflated(bytesOf(script.textContent)) };
   };
+  let first = data(state.picture); // unpacked while the page is built
   return {
     live: false,
     facts: { ...facts, shown: Object.keys(pictures).map(Number) },
@@ -76,7 +77,11 @@ function pagePort(root) {
       listeners.set(key, [...(listeners.get(key) ?? []), listener]);
       return () => listeners.set(key, listeners.get(key).filter((other) => other !== listener));
     },
-    picture: data,
+    picture(number) {
+      const found = first && number === state.picture ? first : data(number);
+      first = null;
+      return found;
+    },
     vertex: () => Promise.reject(new Error("this page holds no more than it shows")),
     graph: () => Promise.resolve(null),
     thumbnails: (numbers) => Promise.resolve({ thumbnails: numbers.map((number) => thumbnails[number]) }),
@@ -598,7 +603,7 @@ class Panel {
     context.globalAlpha = 1 - opacity;
     context.drawImage(this.small, left, top, w, k);
     context.globalAlpha = 1;
-    if (this.explorer.look.outlines && this.explorer.image) this.drawOutlines(context, indices, map);
+    if (this.explorer.look.outlines && this.explorer.image && this.explorer.outlines) this.drawOutlines(context, indices, map);
     this.drawUnknown(context, indices);
     this.drawLines(context);
   }
@@ -714,9 +719,17 @@ class Explorer {
     return { opacity: this.state("opacity"), outlines: this.state("outlines") };
   }
 
-  /** The picture's outlines, found when they are first drawn. */
+  /** The picture's outlines; null at first, so that the heatmaps need not wait for them. */
   get outlines() {
-    this.inks ??= outlinesOf(this.image);
+    if (this.inks === undefined) {
+      this.inks = null;
+      const { image } = this;
+      setTimeout(() => {
+        if (this.image !== image || this.closed) return;
+        this.inks = outlinesOf(image);
+        this.draw();
+      });
+    }
     return this.inks;
   }
 
@@ -902,6 +915,9 @@ class Explorer {
   layout() {
     const room = this.root.clientWidth;
     if (!room || this.closed) return;
+    const seen = [room, this.data, window.devicePixelRatio];
+    if (seen.every((part, i) => part === this.laid?.[i])) return this.drawOverlay();
+    this.laid = seen;
     const wide = room >= 820;
     this.root.dataset.wide = wide;
     const gap = 20;
@@ -914,7 +930,6 @@ class Explorer {
     this.gridsBox.style.gridTemplateColumns = `repeat(${across}, ${side}px)`;
     for (const panel of this.panels) panel.resize(side, Math.round(side * aspect));
     this.layoutMatrices(width, aspect);
-    this.laid = true;
     this.draw();
   }
 
@@ -946,7 +961,7 @@ class Explorer {
       if (this.wanted !== picture || this.closed) return;
       this.data = { ...data, arrays };
       this.image = image;
-      this.inks = null;
+      this.inks = undefined;
       this.weights = weightsOf(this.data, this.graph, this.facts, this.port);
       this.measures = null;
       this.drawn = null;
@@ -1340,6 +1355,7 @@ class Explorer {
   }
 
   drawOverlay() {
+    if (!this.data || !(this.drawn || this.state("view") === "graph")) return;
     const context = sized(this.overlay, this.gridsBox.clientWidth, this.gridsBox.clientHeight);
     context.clearRect(0, 0, this.gridsBox.clientWidth, this.gridsBox.clientHeight);
     if (this.peeking) return;

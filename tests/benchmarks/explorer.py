@@ -5,7 +5,7 @@ turn. Needs Chromium, `pip install bertviz`, and npm for the scripts that BertVi
 are handed to it from a folder, so that no network speed is measured. `--without-bertviz` leaves it out.
 
 - Size: bytes of the file with one picture.
-- First paint: from the start of navigation until everything is drawn.
+- First paint: from the start of navigation until the heatmaps, or BertViz's lines, are drawn.
 - Hover and layer switch: from the event until the pixels of the grids are there; the navigator follows in the next
   frame and is counted apart.
 - Error: the largest difference between a weight on the page and in Python, as a share of its row's maximum.
@@ -15,6 +15,7 @@ Writes `results/explorer.csv`.
 
 import argparse
 import csv
+import re
 import shutil
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ import grafeat as gf
 RESULTS = Path(__file__).parent / "results"
 SIDES = (7, 14, 28)
 LAYERS, HEADS, WIDTH = 6, 8, 128
+OPENED = 3  # how often each page is opened; the median counts
 NAMES = ("efficientnet_lite0", "small_vit")
 SCRIPTS = {
     "require": "requirejs@2.3.6/require.js",
@@ -39,6 +41,12 @@ SCRIPTS = {
 }
 
 READY = "() => { const e = document.querySelector('[data-grafeat-page]')?.explorer; return e?.drawn && e.listed }"
+DRAWN = "(lines) => document.querySelectorAll('svg line').length >= lines"
+PAINTED = """(function wait() {
+  const explorer = document.querySelector("[data-grafeat-page]")?.explorer;
+  if (explorer?.drawn) window.painted = performance.now();
+  else requestAnimationFrame(wait);
+})()"""
 HOVER = """async (rounds) => {
   const { explorer } = document.querySelector("[data-grafeat-page]");
   const [hovers, laters] = [[], []];
@@ -90,6 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        browser.new_page().goto("about:blank")  # a browser's first page is slower than any other
         for side in args.sides:
             rows.append(ours(browser, side, Path(folder)))
             print(rows[-1])
@@ -118,15 +127,18 @@ def ours(browser: Browser, side: int, folder: Path) -> dict[str, object]:
     model = gf.GraFeatMerge.for_grids(grids, num_classes=10, width=WIDTH, depth=LAYERS, heads=HEADS)
     explorer = gf.Explorer(model, grids, pictures=torch.rand(1, 3, 28, 28))
     path = explorer.to_html(folder / f"grafeat_{side}.html", limit=100_000_000)
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(path.as_uri())
-    page.wait_for_function(READY, polling="raf")
-    paint = page.evaluate("() => performance.now()")
+    paints = []
+    for _ in range(OPENED):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script(PAINTED)
+        page.goto(path.as_uri())
+        page.wait_for_function(READY, polling="raf")
+        paints.append(page.evaluate("() => window.painted"))
     hovers, laters = page.evaluate(HOVER, 60)
     switches = page.evaluate(SWITCH, 40)
     row = {
         "what": "grafeat", "patches": 2 * side**2, "MB": f"{path.stat().st_size / 1e6:.2f}",
-        "first paint ms": f"{paint:.0f}", "hover ms": f"{statistics.median(hovers):.2f}",
+        "first paint ms": f"{statistics.median(paints):.0f}", "hover ms": f"{statistics.median(hovers):.2f}",
         "navigator ms": f"{statistics.median(laters):.2f}", "layer switch ms": f"{statistics.median(switches):.2f}",
         "largest error": f"{largest_error(page, explorer):.5f}", "machine": "",
     }  # fmt: skip
@@ -160,14 +172,14 @@ def bertviz(browser: Browser, side: int, folder: Path) -> dict[str, object]:
     made = head_view(attention, [str(token) for token in range(tokens)], html_action="return")
     path = folder / f"bertviz_{side}.html"
     path.write_text(f"<!DOCTYPE html><meta charset='utf-8'><body>{made.data}</body>")
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(600_000)
-    scripts = fetched(folder)
-    page.route("https://**", lambda route: serve(route, scripts))
-    page.goto(path.as_uri())
-    lines = HEADS * tokens**2
-    page.wait_for_function("(lines) => document.querySelectorAll('svg line').length >= lines", arg=lines, polling=50)
-    paint = page.evaluate("() => performance.now()")
+    scripts, lines, paints = fetched(folder), HEADS * tokens**2, []
+    for _ in range(OPENED):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(600_000)
+        page.route(re.compile("^https://"), lambda route: serve(route, scripts))
+        page.goto(path.as_uri())
+        page.wait_for_function(DRAWN, arg=lines, polling=50)
+        paints.append(page.evaluate("() => performance.now()"))
     start = time.perf_counter()
     page.evaluate(
         """async () => { const s = document.querySelector('select'); s.selectedIndex = 3;
@@ -176,7 +188,7 @@ def bertviz(browser: Browser, side: int, folder: Path) -> dict[str, object]:
     )
     switch = 1000 * (time.perf_counter() - start)
     hover = page.evaluate(
-        """async () => { const times = []; const boxes = document.querySelectorAll('svg rect');
+        """async () => { const times = []; const boxes = document.querySelectorAll('#left text');
         for (const box of [boxes[20], boxes[40], boxes[60]]) { const start = performance.now();
           box.dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));
           await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
@@ -186,7 +198,7 @@ def bertviz(browser: Browser, side: int, folder: Path) -> dict[str, object]:
     page.close()
     return {
         "what": "BertViz head view", "patches": tokens, "MB": f"{path.stat().st_size / 1e6:.2f}",
-        "first paint ms": f"{paint:.0f}", "hover ms": f"{hover:.0f}", "navigator ms": "",
+        "first paint ms": f"{statistics.median(paints):.0f}", "hover ms": f"{hover:.0f}", "navigator ms": "",
         "layer switch ms": f"{switch:.0f}", "largest error": "", "machine": "",
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 - The training step (forward and backward of all steps) against the same matrix products and fused attention, bare.
 - One intra and one cross layer against one HGTConv layer of PyG on the same graph.
 - Extraction against timm's bare forward pass with the same batches.
+- The forward pass with attention captured, against the same without.
 
 Each pair is timed in turns, so that a busy machine slows both; the ratio of the medians counts. Writes
 `results/speed_cpu.csv` or `results/speed_cuda.csv`.
@@ -52,6 +53,7 @@ def main() -> None:
             "extraction against timm's bare forward",
             *pair(*extraction_and_timm(device), max(3, args.rounds // 3), device),
         ],
+        ["forward pass captured against not captured", *pair(*captured_and_not(device), args.rounds, device)],
     ]
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"speed_{device.type}.csv").open("w", newline="") as file:
@@ -170,6 +172,24 @@ def layers_and_hgt(device: torch.device) -> tuple[Callable[[], None], Callable[[
 
 
 @torch.no_grad()
+def captured_and_not(device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The forward pass of 2 × 14 × 14 patches, 6 steps of 8 heads, width 128."""
+    torch.manual_seed(0)
+    grids = [gf.FeatureGrid(name, torch.randn(BATCH, 64, SIDE, SIDE, device=device)) for name in "ab"]
+    model = gf.GraFeatMerge.for_grids(grids, num_classes=10, width=128, depth=6, heads=8).to(device)
+
+    @torch.no_grad()
+    def captured() -> object:
+        with gf.capture(model):
+            return model(grids)
+
+    @torch.no_grad()
+    def plain() -> object:
+        return model(grids)
+
+    return captured, plain
+
+
 def extraction_and_timm(device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
     """`extract` over 256 digits at 112 pixels, and timm's forward pass over the same batches, already prepared."""
     backbone = gf.load_backbone("bundled/efficientnet_lite0", size=112).to(device)
