@@ -29,6 +29,7 @@ from grafeat.data import load_dataset
 from grafeat.fusion import Concat
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
+from grafeat.knockouts import KnockOut, knock_out
 from grafeat.merge import GraFeatMerge, MergeConfig
 from grafeat.models import GridModel, MergeOutput
 from grafeat.narrow import train_backbone
@@ -53,6 +54,7 @@ __all__ = [
     "GridSet",
     "History",
     "IntraAttention",
+    "KnockOut",
     "MergeConfig",
     "MergeOutput",
     "PatchGraph",
@@ -61,6 +63,7 @@ __all__ = [
     "evaluate",
     "extract",
     "fit",
+    "knock_out",
     "list_backbones",
     "load",
     "load_backbone",

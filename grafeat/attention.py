@@ -19,6 +19,7 @@ from grafeat.graph import Kind, PatchGraph
 Vertices = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n k"]
 Blocks = dict[str, Float[Tensor, "b heads _ k"]]
+Attend = Callable[[str, Float[Tensor, "b heads queries keys"]], Float[Tensor, "b heads queries keys"]]
 
 
 class Angles(NamedTuple):
@@ -126,6 +127,7 @@ class PatchAttention(nn.Module):
         self.project = PerBackbone(names, lambda: nn.Linear(width, 3 * width), shared=shared)
         self.update = PerBackbone(names, lambda: _update(width, gain), shared=shared)
         self.recorder: Callable[[Blocks, Blocks, PatchGraph], None] | None = None
+        self.attend: Attend | None = None  # how logits become weights, where the fused pass will not do
 
     def forward(
         self, x: Vertices, graph: PatchGraph, angles: Angles, keep: Float[Tensor, "b 1 1"] | None = None
@@ -179,6 +181,19 @@ class PatchAttention(nn.Module):
         """What is added to the logits of the patches that `query` attends to; None if nothing is."""
         return None
 
+    def attended(
+        self,
+        name: str,
+        q: Float[Tensor, "b heads queries k"],
+        k: Float[Tensor, "b heads keys k"],
+        v: Float[Tensor, "b heads keys k"],
+        bias: Float[Tensor, "1 keys"] | None = None,
+    ) -> Float[Tensor, "b heads queries k"]:
+        """The attended values of a backbone's patches: by the fused pass, or by weights that `attend` gives."""
+        if self.attend is None:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.attend(name, _logits(q, k, bias)) @ v
+
     def _check(self, x: Vertices, graph: PatchGraph) -> None:
         unknown = [name for name in graph.names if name not in self.project.names]
         if unknown:
@@ -204,16 +219,13 @@ class IntraAttention(PatchAttention):
 
     def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
         """Attended values (b, heads, patches, k) for each backbone's patches."""
-        return {
-            name: F.scaled_dot_product_attention(q[name], k[name], v[name] * self.gate(name, name))
-            for name in q
-        }
+        return {name: self.attended(name, q[name], k[name], v[name] * self.gate(name, name)) for name in q}
 
     def weights(
         self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
     ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights on one backbone's own grid, each row summing to 1."""
-        return _softmax(q[query], k[query])
+        return _logits(q[query], k[query]).softmax(dim=-1)
 
 
 class CrossAttention(PatchAttention):
@@ -257,9 +269,7 @@ class CrossAttention(PatchAttention):
             return torch.zeros_like(q[name])
         keys = _joined([k[other] for other in others])
         values = _joined([v[other] * self.gate(name, other) for other in others])
-        return F.scaled_dot_product_attention(
-            q[name], keys, values, attn_mask=self.bias(graph, name, keys)
-        )
+        return self.attended(name, q[name], keys, values, self.bias(graph, name, keys))
 
     def weights(
         self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
@@ -267,7 +277,7 @@ class CrossAttention(PatchAttention):
         """Attention weights on one other grid; over all other grids together, each row sums to 1."""
         others = [other for other in graph.names if other != query]
         keys = _joined([k[other] for other in others])
-        rows = _softmax(q[query], keys, self.bias(graph, query, keys))
+        rows = _logits(q[query], keys, self.bias(graph, query, keys)).softmax(dim=-1)
         return rows.split([graph.sizes[other] for other in others], dim=-1)[others.index(key)]
 
     def bias(self, graph: PatchGraph, query: str, like: Tensor) -> Float[Tensor, "1 keys"] | None:
@@ -290,10 +300,10 @@ def _joined(blocks: Sequence[Float[Tensor, "b heads _ k"]]) -> Float[Tensor, "b 
     return blocks[0] if len(blocks) == 1 else torch.cat([*blocks], dim=2)
 
 
-def _softmax(
+def _logits(
     q: Float[Tensor, "b heads queries k"],
     k: Float[Tensor, "b heads keys k"],
     bias: Float[Tensor, "1 keys"] | None = None,
 ) -> Float[Tensor, "b heads queries keys"]:
     logits = q @ k.mT / math.sqrt(q.shape[-1])
-    return (logits if bias is None else logits + bias).softmax(dim=-1)
+    return logits if bias is None else logits + bias

@@ -1,6 +1,6 @@
 """The readout: from the final states of all vertices to one image vector."""
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -75,6 +75,7 @@ class Readout(nn.Module):
         # A lone backbone's embedding would cancel in the softmax and never receive gradient.
         gated = kind in ("each", "relation") and len(names) > 1
         self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
+        self.without: Callable[[str, Tensor], Tensor] | None = None  # knocks patches out: their logits become −∞
 
     def forward(self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph) -> Reading:
         """The image vector of each picture, and what it was made of.
@@ -88,7 +89,9 @@ class Readout(nn.Module):
         states = dict(zip(graph.names, self.norm(x).split(sizes, dim=1), strict=True))
         lie = dict(zip(graph.names, places.split(sizes), strict=True))
         logits = {name: self._logits(state, lie[name], name) for name, state in states.items()}
-        local = {name: block.softmax(dim=1) for name, block in logits.items()}  # (b, patches, queries)
+        if self.without is not None:
+            logits = {name: self.without(name, block) for name, block in logits.items()}
+        local = {name: _softmax(block) for name, block in logits.items()}  # (b, patches, queries)
         read = {name: local[name].mT @ state for name, state in states.items()}  # (b, queries, d)
         mass = torch.stack([self._presence(block, name) for name, block in logits.items()], dim=-1).softmax(
             dim=-1
@@ -135,7 +138,15 @@ class Readout(nn.Module):
 
     def _presence(self, logits: Float[Tensor, "b patches queries"], name: str) -> Float[Tensor, "b queries"]:
         """Logit of a backbone's mass; in a joint softmax the logarithm of the mean of its patches' exponentials."""
+        there = (logits != -torch.inf).sum(dim=1)  # patches that were not knocked out
         presence = torch.zeros_like(logits[:, 0])
         if self.kind in ("relation", "attention"):
-            presence = logits.logsumexp(dim=1) - math.log(logits.shape[1])
-        return presence if self.relation is None else presence + self.relation[self.names.index(name)]
+            presence = logits.logsumexp(dim=1) - there.clamp(min=1).log()
+        presence = presence if self.relation is None else presence + self.relation[self.names.index(name)]
+        return presence.masked_fill(there == 0, -torch.inf)
+
+
+def _softmax(logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:
+    """Over the patches; zero where none is left."""
+    none = (logits == -torch.inf).all(dim=1, keepdim=True)
+    return logits.masked_fill(none, 0).softmax(dim=1).masked_fill(none, 0)

@@ -1,0 +1,236 @@
+"""Knock-outs: edges taken out of the patch graph before the softmax, so that what is left shares their weight."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grafeat.attention import Attend, PatchAttention
+from grafeat.graph import Kind, Patch, PatchGraph
+from grafeat.grids import GridSet
+from grafeat.merge import GraFeatMerge
+
+End = str | Patch | tuple[str, int, int] | None
+
+
+@dataclass(frozen=True)
+class KnockOut:
+    """Some edges of the patch graph. What is absent means any: `KnockOut("cross")` holds all cross edges.
+
+    Attributes:
+        kind: `intra` or `cross`.
+        query: The backbone, or the patch, that attends.
+        key: The backbone, or the patch, that is attended to.
+        layer: The layer, from 0.
+        head: The head, from 0.
+        patch: A patch to take out altogether: nothing attends to it, and the readout does not read it. Goes with none
+            of the others.
+
+    Raises:
+        ValueError: If `patch` comes with another, or nothing at all is given.
+    """
+
+    kind: Kind | None = None
+    query: End = None
+    key: End = None
+    layer: int | None = None
+    head: int | None = None
+    patch: Patch | tuple[str, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        edges = (self.kind, self.query, self.key, self.layer, self.head)
+        if self.patch is not None and any(part is not None for part in edges):
+            raise ValueError(f"patch: got {self.patch} together with edges; expected it alone; use two knock-outs")
+        if self.kind not in (None, "intra", "cross"):
+            raise ValueError(f"kind: got {self.kind!r}; expected 'intra', 'cross' or None for both")
+
+    def __str__(self) -> str:
+        if self.patch is not None:
+            return f"patch {_said(self.patch)}"
+        ends = f" {_said(self.query) or 'any'} → {_said(self.key) or 'any'}" if self.query or self.key else ""
+        where = ", ".join(f"{n} {v}" for n, v in (("layer", self.layer), ("head", self.head)) if v is not None)
+        return f"{self.kind or 'all'} edges{ends}{f', {where}' if where else ''}"
+
+    def edges(self, graph: PatchGraph, kind: Kind, layer: int, heads: int) -> Bool[Tensor, "heads n n"]:
+        """Which edges of one layer are out.
+
+        Raises:
+            ValueError: If it names a backbone, patch or head that is not there.
+        """
+        n = graph.num_vertices
+        out = torch.zeros(heads, n, n, dtype=torch.bool)
+        if self.patch is not None:
+            out[:, :, graph.vertex(*self.patch)] = True
+        elif self.kind in (None, kind) and self.layer in (None, layer):
+            if self.head is not None and not 0 <= self.head < heads:
+                raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
+            chosen = slice(None) if self.head is None else slice(self.head, self.head + 1)
+            query, key = _vertices(graph, self.query), _vertices(graph, self.key)
+            out[chosen] = query[:, None] & key[None, :]
+        return out
+
+
+Together = KnockOut | tuple[KnockOut, ...]
+
+
+@contextmanager
+def knock_out(model: GraFeatMerge, knockouts: Together | list[Together], graph: PatchGraph) -> Iterator[None]:
+    """Takes edges out of a model's passes while the context is open.
+
+    They are masked before the softmax, so that the rest of a row shares their weight. A patch with no edge left gets a
+    zero message. Attention is then computed without the fused pass, which is slower. `capture` keeps queries and keys,
+    so that its weights are those before anything is knocked out.
+
+    Args:
+        model: The model.
+        knockouts: One for all pictures, or a list with one for each. A tuple is taken out together.
+        graph: The patch graph of the pictures; `PatchGraph.of(grids)`.
+
+    Raises:
+        ValueError: If a knock-out names what the model or the graph does not have; in the pass, if there are as many as
+            pictures do not come.
+    """
+    many = [_together(one) for one in (knockouts if isinstance(knockouts, list) else [knockouts])]
+    for together in many:
+        _check(model, together, graph)
+    layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    masks = [_edges(many, graph, layer, number) for layer, number in _numbered(layers)]
+    gone = _patches(many, graph).to(model.device)
+    before = [layer.attend for layer in layers], model.readout.without
+    try:
+        for (layer, _), out in zip(_numbered(layers), masks, strict=True):
+            if out.any():
+                layer.attend = _masked(out.to(model.device), graph, layer.kind)
+        if gone.any():
+            model.readout.without = _unread(gone, graph)
+        yield
+    finally:
+        for layer, attend in zip(layers, before[0], strict=True):
+            layer.attend = attend
+        model.readout.without = before[1]
+
+
+@torch.no_grad()
+def knocked_logits(
+    model: GraFeatMerge, grids: GridSet, knockouts: Sequence[Together], *, batch_size: int = 32
+) -> Float[Tensor, "k t"]:
+    """The logits of one picture under many knock-outs.
+
+    Args:
+        model: The model.
+        grids: The grids of one picture.
+        knockouts: The knock-outs.
+        batch_size: How many are computed at once.
+
+    Returns:
+        Logits (k, t), one row for each knock-out.
+
+    Raises:
+        ValueError: If there are more pictures than one, or a knock-out names what is not there.
+    """
+    if len(grids) != 1:
+        raise ValueError(f"grids: got {len(grids)} pictures; expected one; slice it: grids[7]")
+    graph = PatchGraph.of(grids)
+    found = []
+    for start in range(0, len(knockouts), batch_size):
+        some = list(knockouts[start : start + batch_size])
+        with knock_out(model, some, graph):
+            found.append(model(grids[[0] * len(some)]).logits)
+    return torch.cat(found) if found else torch.zeros(0, model.num_classes)
+
+
+def _numbered(layers: Sequence[PatchAttention]) -> list[tuple[PatchAttention, int]]:
+    """The layers, each with its number among those of its kind."""
+    seen = {"intra": 0, "cross": 0}
+    numbered = []
+    for layer in layers:
+        numbered.append((layer, seen[layer.kind]))
+        seen[layer.kind] += 1
+    return numbered
+
+
+def _edges(
+    many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph, layer: PatchAttention, number: int
+) -> Bool[Tensor, "k heads n n"]:
+    """Which edges of a layer are out, for each set of knock-outs."""
+    n = graph.num_vertices
+    out = torch.zeros(len(many), layer.heads, n, n, dtype=torch.bool)
+    for row, together in enumerate(many):
+        for one in together:
+            out[row] |= one.edges(graph, layer.kind, number, layer.heads)
+    return out
+
+
+def _patches(many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph) -> Bool[Tensor, "k n"]:
+    """Which patches are out altogether, for each set of knock-outs."""
+    gone = torch.zeros(len(many), graph.num_vertices, dtype=torch.bool)
+    for row, together in enumerate(many):
+        for one in together:
+            if one.patch is not None:
+                gone[row, graph.vertex(*one.patch)] = True
+    if bool(gone.all(dim=1).any()):
+        raise ValueError("knockouts: every patch is out; expected one or more to be left, to be read; keep one")
+    return gone
+
+
+def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: Kind) -> Attend:
+    """Weights without the edges that are out; zero where a row has none left."""
+    every = torch.arange(graph.num_vertices)
+
+    def attend(name: str, logits: Float[Tensor, "b heads queries keys"]) -> Float[Tensor, "b heads queries keys"]:
+        if len(out) not in (1, len(logits)):
+            raise ValueError(
+                f"knockouts: got {len(out)} for {len(logits)} pictures; expected one for all or one for each"
+            )
+        own = graph.slices[name]
+        inside = (every >= own.start) & (every < own.stop)
+        gone = out[:, :, own][..., inside if kind == "intra" else ~inside]
+        alone = gone.all(dim=-1, keepdim=True)
+        weights = logits.masked_fill(gone & ~alone, -torch.inf).softmax(dim=-1)
+        return weights.masked_fill(alone, 0)
+
+    return attend
+
+
+def _unread(gone: Bool[Tensor, "k n"], graph: PatchGraph) -> Callable[[str, Tensor], Tensor]:
+    def without(name: str, logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:
+        return logits.masked_fill(gone[:, graph.slices[name], None], -torch.inf)
+
+    return without
+
+
+def _vertices(graph: PatchGraph, end: End) -> Bool[Tensor, " n"]:
+    """The vertices that one end of an edge may be."""
+    chosen = torch.ones(graph.num_vertices, dtype=torch.bool)
+    if end is None:
+        return chosen
+    chosen[:] = False
+    if isinstance(end, str):
+        if end not in graph.slices:
+            raise ValueError(f"query, key: got {end!r}; the graph has {', '.join(graph.names)}; use one of them")
+        chosen[graph.slices[end]] = True
+    else:
+        chosen[graph.vertex(*end)] = True
+    return chosen
+
+
+def _together(one: Together) -> tuple[KnockOut, ...]:
+    return (one,) if isinstance(one, KnockOut) else tuple(one)
+
+
+def _check(model: GraFeatMerge, knockouts: Sequence[KnockOut], graph: PatchGraph) -> None:
+    if not isinstance(model, GraFeatMerge):
+        raise TypeError(f"model: got {type(model).__name__}, which has no patch graph; expected GraFeatMerge")
+    for one in knockouts:
+        if one.layer is not None and not 0 <= one.layer < model.config.depth:
+            raise ValueError(f"layer: got {one.layer}; expected 0 to {model.config.depth - 1}; count from 0")
+
+
+def _said(end: End) -> str:
+    if end is None or isinstance(end, str):
+        return end or ""
+    name, row, column = end
+    return f"{name} ({row}, {column})"

@@ -1,0 +1,169 @@
+"""Knocked-out edges leave no trace: no weight, no gradient; and knocking nothing out changes nothing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import grafeat as gf
+from grafeat.graph import PatchGraph
+from grafeat.knockouts import KnockOut, knock_out, knocked_logits
+from grafeat.readout import READOUTS
+
+SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
+NAMES = tuple(SHAPES)
+HEADS, DEPTH, B = 3, 2, 5
+
+
+def grids() -> gf.GridSet:
+    generator = torch.Generator().manual_seed(0)
+    listed = [torch.randn(B, 4, *shape, generator=generator, dtype=torch.float64) for shape in SHAPES.values()]
+    return gf.GridSet([gf.FeatureGrid(name, features) for name, features in zip(NAMES, listed, strict=True)])
+
+
+def built(readout: str = "each") -> gf.GraFeatMerge:
+    """A model in float64 whose messages matter."""
+    model = gf.GraFeatMerge.for_grids(grids(), num_classes=3, width=12, heads=HEADS, depth=DEPTH, readout=readout)
+    with torch.no_grad():
+        for step in model.steps:
+            for layer in (step.intra, step.cross):
+                layer.update.layers[0][-1].weight *= 10
+    return model.double()
+
+
+GRAPH = PatchGraph.of(grids())
+
+
+def same(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_knocking_nothing_out_changes_nothing(readout: str) -> None:
+    model = built(readout)
+    before = model(grids()).logits
+    with knock_out(model, [], GRAPH):
+        same(model(grids()).logits, before)
+    with knock_out(model, KnockOut("cross", query="vit", key="vit"), GRAPH):  # a pair that has no cross edges
+        same(model(grids()).logits, before)
+    same(model(grids()).logits, before)
+
+
+def test_the_explicit_pass_is_the_fused_one() -> None:
+    """Attention that is computed without the fused pass, and knocks nothing out, gives the same logits."""
+    model = built()
+    before = model(grids()).logits
+    for step in model.steps:
+        for layer in (step.intra, step.cross):
+            layer.attend = lambda _, logits: logits.softmax(dim=-1)
+    same(model(grids()).logits, before)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_all_cross_edges_out_is_a_model_whose_cross_messages_are_dropped(readout: str) -> None:
+    model = built(readout)
+    with knock_out(model, KnockOut("cross"), GRAPH):
+        found = model(grids()).logits
+    for step in model.steps:
+        step.cross.relation.data.zero_()  # the gate closed: every message is zero
+    same(found, model(grids()).logits)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_a_backbone_whose_every_patch_is_out_was_never_there(readout: str) -> None:
+    """Edges and readout edges: what is left is the graph without it, and no gradient reaches it."""
+    model = built(readout)
+    seen = {grid.name: grid.features.clone().requires_grad_() for grid in grids().grids}
+    own = range(*GRAPH.slices["vit"].indices(99))
+    with knock_out(model, tuple(KnockOut(patch=GRAPH.locate(vertex)) for vertex in own), GRAPH):
+        found = model([gf.FeatureGrid(name, features) for name, features in seen.items()]).logits
+    same(found, model(grids(), without={"vit"}).logits)
+    found.square().sum().backward()
+    assert seen["vit"].grad.abs().max() == 0
+    assert seen["cnn"].grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        KnockOut("intra", layer=1),
+        KnockOut("cross", head=2),
+        KnockOut("cross", query="lite", key="cnn"),
+        KnockOut(query=("vit", 0, 3), key=("lite", 1, 2), layer=0, head=1),
+        KnockOut(patch=("cnn", 6, 0)),
+    ],
+    ids=str,
+)
+def test_weights_are_those_of_a_softmax_without_the_edges(one: KnockOut) -> None:
+    """By hand, from the queries and keys: masked with −∞ before the softmax, zero where a row has none left."""
+    model, found = built(), {}
+    with knock_out(model, one, GRAPH):
+        for number, step in enumerate(model.steps):
+            for kind, layer in (("intra", step.intra), ("cross", step.cross)):
+                inner = layer.attend or (lambda _, logits: logits.softmax(dim=-1))
+                layer.attend = lambda name, logits, inner=inner, at=(kind, number): found.setdefault(
+                    (*at, name), (logits, inner(name, logits))
+                )[1]
+        model(grids())
+    every = torch.arange(GRAPH.num_vertices)
+    for (kind, number, name), (logits, weights) in found.items():
+        own = GRAPH.slices[name]
+        inside = (every >= own.start) & (every < own.stop)
+        out = one.edges(GRAPH, kind, number, HEADS)[:, own][..., inside if kind == "intra" else ~inside]
+        odds = logits.exp() * ~out
+        same(weights, odds / odds.sum(dim=-1, keepdim=True).clamp(min=1e-300))
+
+
+def test_each_picture_of_a_batch_has_its_own() -> None:
+    model = built()
+    many = [KnockOut("cross"), KnockOut(patch=("vit", 0, 0)), KnockOut("intra", layer=0)] + [KnockOut(head=1)] * 2
+    with knock_out(model, many, GRAPH):
+        together = model(grids()).logits
+    for picture, one in enumerate(many):
+        with knock_out(model, one, GRAPH):
+            same(model(grids()[picture]).logits[0], together[picture])
+
+
+def test_many_on_one_picture_in_batches() -> None:
+    model, seen = built(), grids()[3]
+    patches = [KnockOut(patch=GRAPH.locate(vertex)) for vertex in range(7)]
+    same(knocked_logits(model, seen, patches, batch_size=3), knocked_logits(model, seen, patches, batch_size=7))
+    assert knocked_logits(model, seen, []).shape == (0, 3)
+    with pytest.raises(ValueError, match="grids: got 5 pictures; expected one"):
+        knocked_logits(model, grids(), patches)
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (KnockOut(layer=2), "layer: got 2; expected 0 to 1"),
+        (KnockOut(head=3), "head: got 3; expected 0 to 2"),
+        (KnockOut(query="resnet"), "query, key: got 'resnet'"),
+        (KnockOut(patch=("vit", 0, 5)), "row, column"),
+        (tuple(KnockOut(patch=GRAPH.locate(vertex)) for vertex in range(18)), "every patch is out"),
+    ],
+    ids=lambda part: str(part)[:30],
+)
+def test_what_is_not_there_is_refused_and_the_model_left_as_it_was(one: KnockOut, text: str) -> None:
+    model = built()
+    before = model(grids()).logits
+    with pytest.raises(ValueError, match=text), knock_out(model, one, GRAPH):
+        model(grids())
+    same(model(grids()).logits, before)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_knockouts_say_what_they_are() -> None:
+    assert str(KnockOut("cross", query="vit", key=("cnn", 6, 0), layer=1)) == "cross edges vit → cnn (6, 0), layer 1"
+    assert str(KnockOut()) == "all edges"
+    assert str(KnockOut(patch=("vit", 0, 3))) == "patch vit (0, 3)"
+    with pytest.raises(ValueError, match=r"patch: got .* together with edges"):
+        KnockOut("cross", patch=("vit", 0, 3))
+    with pytest.raises(ValueError, match="kind: got 'self'"):
+        KnockOut("self")  # type: ignore[arg-type]
+
+
+def test_as_many_as_pictures_are_needed() -> None:
+    model = built()
+    wrong = pytest.raises(ValueError, match="knockouts: got 2 for 5 pictures")
+    with wrong, knock_out(model, [KnockOut("cross"), KnockOut("intra")], GRAPH):
+        model(grids())
