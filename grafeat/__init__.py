@@ -26,6 +26,7 @@ from grafeat.backbones import Backbone, Crop
 from grafeat.captured import CapturedAttention, capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
+from grafeat.dominance import Dominance, dominance
 from grafeat.fusion import Concat
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
@@ -46,6 +47,7 @@ __all__ = [
     "Concat",
     "Crop",
     "CrossAttention",
+    "Dominance",
     "Evaluation",
     "Explorer",
     "FeatureGrid",
@@ -60,6 +62,7 @@ __all__ = [
     "PatchGraph",
     "PictureSet",
     "capture",
+    "dominance",
     "evaluate",
     "extract",
     "fit",

@@ -337,8 +337,11 @@ def capture(
         The captured attention, filled by each forward pass.
 
     Raises:
-        ValueError: If the model has no attention layers; in the pass, if it would keep more than `limit`.
+        ValueError: If the model has no attention layers, or `dtype` is no floating-point type; in the pass, if it
+            would keep more than `limit`.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype: got {dtype}; expected a floating-point type; torch.float16 takes least")
     record = CapturedAttention(limit)
     attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
     before = [attention.recorder for attention in attentions]

@@ -28,6 +28,7 @@ PURPOSES = {
     "pillow": "reads picture files",
     "matplotlib": "draws the figures",
     "networkx": "the patch graph as a graph object",
+    "pandas": "reports as tables",
     "captum": "attribution methods",
     "jupyterlab": "where you are reading this",
     "nbclient": "runs the notebooks for make walkthrough",

@@ -27,6 +27,10 @@ class Patch(NamedTuple):
 class AttentionWeights(Protocol):
     """What `capture` gives: the weight of each edge, as blocks between two grids."""
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of edges that have weights."""
+
     def block(
         self, query: str, key: str, *, layer: int, head: int | None = None, picture: int = 0
     ) -> Float[Tensor, "patches_query patches_key"]:
@@ -216,14 +220,16 @@ class PatchGraph:
         for vertex in range(self.num_vertices):
             graph.add_node(vertex, **self.locate(vertex)._asdict(), box=self.box(vertex))
         for kind in ("intra", "cross"):
-            edges = self._edges(kind, self_loops)
+            there = kind == "intra" or len(self.names) > 1
+            there &= attention is None or kind in attention.kinds  # a model may be built without one kind
+            edges = self._edges(kind, self_loops) if there else torch.empty(0, 2, dtype=torch.int64)
             weights = None
             if attention is not None:
                 weights = self._weights(attention, edges, layer, head, picture)
                 if top is not None and top < len(edges):
                     weights, strongest = weights.topk(top)
                     edges = edges[strongest]
-                mass = self.num_vertices if kind == "intra" or len(self.names) > 1 else 0
+                mass = self.num_vertices if there else 0
                 graph.graph.setdefault("kept", {})[kind] = float(weights.sum()) / mass if mass else 1.0
             self._add_edges(graph, kind, edges, weights)
         return graph
@@ -245,8 +251,9 @@ class PatchGraph:
     ) -> Float[Tensor, " edges"]:
         dense = torch.zeros(self.num_vertices, self.num_vertices)
         for query, key in self.relations():
-            block = attention.block(query, key, layer=layer, head=head, picture=picture)
-            dense[self.slices[query], self.slices[key]] = block.float().cpu()
+            if ("intra" if query == key else "cross") in attention.kinds:
+                block = attention.block(query, key, layer=layer, head=head, picture=picture)
+                dense[self.slices[query], self.slices[key]] = block.float().cpu()
         return dense[edges[:, 0], edges[:, 1]]
 
     def _add_edges(

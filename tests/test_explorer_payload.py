@@ -81,6 +81,7 @@ def test_exact_forms_are_off_by_at_most_a_200th_of_a_rows_maximum(form: str, sha
 def test_the_strongest_form_keeps_the_largest_of_each_row_and_kind_and_says_their_mass() -> None:
     attention, k = captured(), 4
     arrays, expected = pack(attention, 1, "strongest", k=k), all_weights(attention, 1)
+    expected = np.concatenate([expected, expected.mean(axis=1, keepdims=True)], axis=1)  # the mean is kept like a head
     same = same_backbone()
     for (layer, head, vertex, kind), kept in np.ndenumerate(arrays["kept"]):
         row = np.where(same[vertex] if kind == 0 else ~same[vertex], expected[layer, head, vertex], -1)
@@ -101,6 +102,9 @@ def test_single_vertices_are_rows_and_columns() -> None:
         for name, whole in (("row", expected[:, :, vertex]), ("column", expected[..., vertex])):
             scale = np.where(same[vertex], arrays[f"{name}_scale"][..., :1], arrays[f"{name}_scale"][..., 1:])
             np.testing.assert_allclose(arrays[name] * scale / 255, whole, atol=CLOSE * whole.max())
+        for number, own in enumerate(attention.graph.slices.values()):
+            np.testing.assert_allclose(arrays["mass"][..., number], expected[:, :, vertex, own].sum(-1), atol=1e-5)
+            np.testing.assert_allclose(arrays["received"][..., number], expected[:, :, own, vertex].sum(-1), atol=1e-5)
 
 
 def test_what_the_navigator_shows_of_each_head() -> None:
@@ -119,6 +123,18 @@ def test_what_the_navigator_shows_of_each_head() -> None:
         split = weights[:, :, slices[query], slices[key]].sum(axis=-1).mean(axis=-1)
         np.testing.assert_allclose(arrays["split"][:, :, query, key], split, rtol=1e-5)
     assert not arrays["split"][:, :, range(3), range(3)].any()
+
+
+@pytest.mark.parametrize("form", ["rows", "strongest"])
+def test_mass_sent_and_received_is_exact_where_weights_are_rounded_or_cut(form: str) -> None:
+    attention, weights = captured(sharp=40.0), all_weights(captured(sharp=40.0))
+    weights = np.concatenate([weights, weights.mean(axis=1, keepdims=True)], axis=1)
+    arrays = pack(attention, 0, form, k=2)
+    for number, own in enumerate(attention.graph.slices.values()):
+        np.testing.assert_allclose(arrays["mass"][..., number], weights[..., own].sum(axis=-1), atol=1e-4)
+        np.testing.assert_allclose(arrays["received"][..., number], weights[..., own, :].sum(axis=-2), atol=1e-4)
+    two = pack(captured({"a": (2, 3), "b": (1, 5)}), 0, form, k=2)
+    assert "mass" not in two  # each kind has one grid to go to
 
 
 def test_even_attention_has_the_largest_entropy_and_one_key_leaves_none() -> None:
@@ -142,7 +158,7 @@ def test_a_model_of_one_kind_or_of_one_backbone_is_packed() -> None:
 def test_the_size_is_known_beforehand(form: str) -> None:
     attention, k = captured(), 5
     arrays = pack(attention, 0, form, k=k)
-    summary = {"top", "entropy", "split", "bias"}
+    summary = {"top", "entropy", "split", "bias", "mass", "received"}
     nbytes = sum(array.nbytes for name, array in arrays.items() if name not in summary)
     assert nbytes == Shape.of(attention).nbytes(form, k)
 

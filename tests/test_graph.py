@@ -1,5 +1,6 @@
 """The patch graph answers as the graph that networkx would build, whatever the number of backbones."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import networkx as nx
@@ -43,6 +44,7 @@ class MadeUp:
 
     dense: Tensor  # (layers, pictures, heads, n, n)
     graph: PatchGraph
+    kinds: tuple[str, ...] = ("intra", "cross")
 
     def block(
         self, query: str, key: str, *, layer: int, head: int | None = None, picture: int = 0
@@ -239,6 +241,14 @@ def test_a_lone_backbone_loses_no_cross_mass() -> None:
     assert graph.number_of_edges() == 5
     assert graph.graph["kept"]["cross"] == 1
     assert 0 < graph.graph["kept"]["intra"] < 1
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("intra", "cross"), ("cross", "intra")])
+def test_a_kind_that_the_model_lacks_has_no_edges(kind: str, missing: str) -> None:
+    patches = PatchGraph({"lite": (2, 3), "vit": (1, 5)})
+    graph = patches.to_networkx(dataclasses.replace(made_up(patches), kinds=(kind,)))
+    assert {data["kind"] for _, _, data in graph.edges(data=True)} == {kind}
+    assert graph.graph["kept"] == {kind: pytest.approx(1), missing: 1}
 
 
 def test_pagerank_runs_on_captured_attention() -> None:

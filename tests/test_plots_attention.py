@@ -34,6 +34,7 @@ def captured(
     count: int = 3, *, kinds: str = "intra cross", balance: bool = True, poison: int | None = None
 ) -> CapturedAttention:
     """One layer of each kind, of three heads, on random states of two pictures."""
+    torch.manual_seed(0)  # the layers' own weights
     generator = torch.Generator().manual_seed(0)
     shapes = dict(list(SHAPES.items())[:count])
     graph = PatchGraph(shapes, {"lite": (0.0, 0.0, 0.5, 1.0)})

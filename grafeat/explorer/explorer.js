@@ -3,9 +3,12 @@
 
 const MISSING = -1; // a weight that was not kept
 const NOWHERE = 65535;
+const [UNKNOWN, ABSENT] = [-1, -2]; // in the place of a colour: no number, hatched; nothing to show, left out
 const TYPES = { uint8: Uint8Array, uint16: Uint16Array, int16: Int16Array, float32: Float32Array };
 const KINDS = ["intra", "cross"];
+const MOST = 64; // edges of a kind that can be drawn
 const OUTLINED = 224; // longest side, in pixels, at which outlines are found
+const KEPT = 64; // vertices that were asked for and are kept
 const PLAY = 900; // milliseconds on each layer
 const TINTS = ["#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00", "#DDDDDD"]; // Tol's light scheme
 
@@ -140,6 +143,14 @@ class Weights {
     return out;
   }
 
+  /** The mass that a vertex sends to a backbone, or receives from it, where it is kept beside rounded weights. */
+  massOf(layer, head, vertex, backbone, outgoing) {
+    const sums = this.arrays[outgoing ? "mass" : "received"];
+    if (!sums) return null;
+    const count = this.graph.slices.length;
+    return sums[((layer * (this.heads + 1) + (head ?? this.heads)) * this.n + vertex) * count + backbone];
+  }
+
   /** Whether rows of this vertex can be had at once. */
   ready() {
     return true;
@@ -234,8 +245,10 @@ class StrongestWeights extends Weights {
     this.k = k;
   }
 
+  /** The mean over heads is kept like a head, the last one. */
   mean(head, add) {
-    const out = super.mean(head, add);
+    const out = new Float32Array(this.n);
+    add(head ?? this.heads, out, 1);
     for (let j = 0; j < this.n; j++) if (out[j] === 0) out[j] = MISSING;
     return out;
   }
@@ -254,7 +267,7 @@ class StrongestWeights extends Weights {
   visit(layer, head, i, each) {
     const { where, weights, scale } = this.arrays;
     for (const kind of this.graph.kinds) {
-      const at = ((layer * this.heads + head) * this.n + i) * 2 + kind;
+      const at = ((layer * (this.heads + 1) + head) * this.n + i) * 2 + kind;
       for (let slot = at * this.k; slot < (at + 1) * this.k && where[slot] !== NOWHERE; slot++)
         each(where[slot], (weights[slot] * scale[at]) / 255);
     }
@@ -262,21 +275,21 @@ class StrongestWeights extends Weights {
 
   /** The share of a row's mass that was kept, of one kind. */
   kept(layer, head, i, kind) {
-    const heads = head === null ? [...Array(this.heads).keys()] : [head];
-    const shares = heads.map((h) => this.arrays.kept[((layer * this.heads + h) * this.n + i) * 2 + kind]);
-    return shares.reduce((sum, share) => sum + share, 0) / shares.length;
+    return this.arrays.kept[((layer * (this.heads + 1) + (head ?? this.heads)) * this.n + i) * 2 + kind];
   }
 }
 
 /** Rows and columns of one vertex at a time, asked of the kernel. */
 class RemoteWeights extends Weights {
-  constructor(graph, heads, arrays, layers, fetch) {
+  constructor(graph, heads, arrays, fetch) {
     super(graph, heads, arrays);
-    Object.assign(this, { layers, fetch, vertices: new Map(), pending: null });
+    Object.assign(this, { fetch, vertices: new Map(), pending: null });
   }
 
   ready(vertex) {
-    return this.vertices.has(vertex);
+    const found = this.vertices.get(vertex);
+    if (found) this.vertices.delete(vertex), this.vertices.set(vertex, found); // the last used stay longest
+    return Boolean(found);
   }
 
   /** Fetches a vertex; of several asked for meanwhile only the last is fetched. */
@@ -288,7 +301,7 @@ class RemoteWeights extends Weights {
         const now = this.wanted;
         const { places, buffer } = await this.fetch(now);
         this.vertices.set(now, arraysOf(places, buffer));
-        if (this.vertices.size > 64) this.vertices.delete(this.vertices.keys().next().value);
+        if (this.vertices.size > KEPT) this.vertices.delete(this.vertices.keys().next().value);
         if (this.wanted === now) this.wanted = null;
       }
     })();
@@ -297,6 +310,13 @@ class RemoteWeights extends Weights {
     } finally {
       this.pending = null;
     }
+  }
+
+  massOf(layer, head, vertex, backbone, outgoing) {
+    const sums = this.vertices.get(vertex)[outgoing ? "mass" : "received"];
+    const count = this.graph.slices.length;
+    const of = (h) => sums[(layer * this.heads + h) * count + backbone];
+    return head === null ? sum([...Array(this.heads).keys()].map(of)) / this.heads : of(head);
   }
 
   addRow(layer, head, vertex, out, factor) {
@@ -321,7 +341,7 @@ function weightsOf(data, graph, facts, port) {
   if (data.form === "rows") return new RowWeights(graph, facts.heads, arrays);
   if (data.form === "states") return new StateWeights(graph, facts.heads, arrays, data.width);
   if (data.form === "strongest") return new StrongestWeights(graph, facts.heads, arrays, data.k);
-  return new RemoteWeights(graph, facts.heads, arrays, facts.layers, (vertex) => port.vertex(data.number, vertex));
+  return new RemoteWeights(graph, facts.heads, arrays, (vertex) => port.vertex(data.number, vertex));
 }
 
 /** The vertices of all backbones, numbered backbone by backbone, each grid row by row. */
@@ -505,7 +525,9 @@ const luminance = (map, index) => 0.299 * map[3 * index] + 0.587 * map[3 * index
 
 /** Entropy of a share of mass, as the number of patches that an even split would need. */
 function effective(weights) {
-  const total = sum(weights.filter((weight) => weight > 0));
+  if (weights.some(Number.isNaN)) return NaN;
+  const total = sum(weights);
+  if (!total) return 0;
   const entropy = sum(weights.filter((weight) => weight > 0).map((weight) => -(weight / total) * Math.log(weight / total)));
   return Math.exp(entropy);
 }
@@ -580,7 +602,7 @@ class Panel {
     return this.explorer.graph.slices[this.number].start + row * this.backbone.columns + column;
   }
 
-  /** Colours of the patches: `paint(vertex)` gives an index into the colour map, null where nothing is known. */
+  /** Colours of the patches: `paint(vertex)` gives an index into the colour map, or UNKNOWN, or ABSENT. */
   draw(paint, map) {
     const { rows, columns } = this.backbone;
     const { start } = this.explorer.graph.slices[this.number];
@@ -588,8 +610,8 @@ class Panel {
     const indices = new Int16Array(rows * columns);
     for (let i = 0; i < rows * columns; i++) {
       const index = paint(start + i);
-      indices[i] = index === null ? -1 : index;
-      const known = indices[i] >= 0;
+      indices[i] = index;
+      const known = index >= 0;
       for (let c = 0; c < 3; c++) this.pixels.data[4 * i + c] = known ? map[3 * index + c] : 0;
       this.pixels.data[4 * i + 3] = known ? 255 : 0;
     }
@@ -597,7 +619,7 @@ class Panel {
     const [width, height] = this.size;
     const [left, top, w, k] = this.field;
     const context = this.context();
-    const hidden = opacity === 0 && same(this.backbone.field, [0, 0, 1, 1]) && !indices.includes(-1);
+    const hidden = opacity === 0 && same(this.backbone.field, [0, 0, 1, 1]) && indices.every((index) => index >= 0);
     if (!hidden) this.drawPicture(context, 1);
     context.imageSmoothingEnabled = false;
     context.globalAlpha = 1 - opacity;
@@ -646,13 +668,13 @@ class Panel {
 
   /** Weights that are no numbers are hatched. */
   drawUnknown(context, indices) {
-    if (!indices.includes(-1) || this.explorer.missing) return;
+    if (!indices.includes(UNKNOWN)) return;
     const { rows, columns } = this.backbone;
     const [left, top, width, height] = this.field;
     context.save();
     context.beginPath();
     for (let i = 0; i < indices.length; i++)
-      if (indices[i] < 0)
+      if (indices[i] === UNKNOWN)
         context.rect(left + ((i % columns) * width) / columns, top + (Math.floor(i / columns) * height) / rows, width / columns, height / rows);
     context.clip();
     context.fillStyle = this.explorer.colour("--blank");
@@ -745,6 +767,11 @@ class Explorer {
     return pins.filter((pin) => this.graph.backboneOf[pin] === backbone && pin !== this.selected).pop() ?? null;
   }
 
+  /** Whether this weight was never kept. */
+  unkept(weight) {
+    return this.missing && weight === MISSING;
+  }
+
   /** Whether some weights on screen were never kept. */
   get missing() {
     return this.data?.form === "strongest";
@@ -766,6 +793,7 @@ class Explorer {
     root.setAttribute("role", "region");
     root.setAttribute("aria-label", "Attention explorer");
     root.onkeydown = (event) => this.key(event);
+    root.addEventListener("focusout", () => this.peek(false));
     root.onkeyup = (event) => event.key.toLowerCase() === "o" && this.peek(false);
     this.sentence = h("p", { class: "sentence" });
     this.live = h("p", { class: "unseen", "aria-live": "polite", role: "status" });
@@ -804,8 +832,9 @@ class Explorer {
 
   buildTools() {
     this.compareButton = h("button", { type: "button", class: "toggle", onclick: () => this.set("compare", !this.state("compare")) }, "− pin");
-    const most = Math.min(64, this.graph.n);
-    this.patchTools = h("div", { class: "group" }, this.choice("direction", "Direction"), this.compareButton);
+    this.pinButton = h("button", { type: "button", class: "toggle", title: "Keep the selected patch for comparison (P)", onclick: () => this.togglePin() }, "pin");
+    const most = Math.min(MOST, this.graph.n);
+    this.patchTools = h("div", { class: "group" }, this.choice("direction", "Direction"), this.pinButton, this.compareButton);
     this.graphTools = h("div", { class: "group" }, this.choice("paint", "Paint patches by"));
     this.scaleTools = h("div", { class: "group" }, this.choice("scale", "Scale colours to"), this.choice("logarithmic", "Linear or logarithmic"));
     this.tools = h(
@@ -882,7 +911,7 @@ class Explorer {
     this.resizes = new ResizeObserver(() => this.layout());
     for (const element of [this.root, this.gridsBox]) this.resizes.observe(element);
     this.themes = new MutationObserver(() => this.paintTheme());
-    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-theme"] });
+    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
     this.media = window.matchMedia("(prefers-color-scheme: dark)");
     this.onMedia = () => this.paintTheme();
     this.media.addEventListener("change", this.onMedia);
@@ -960,6 +989,7 @@ class Explorer {
       const image = arrays.image ? await createImageBitmap(new Blob([arrays.image], { type: typeOf(arrays.image) })) : null;
       if (this.wanted !== picture || this.closed) return;
       this.data = { ...data, arrays };
+      this.failure = null;
       this.image = image;
       this.inks = undefined;
       this.weights = weightsOf(this.data, this.graph, this.facts, this.port);
@@ -969,9 +999,9 @@ class Explorer {
       this.fillStrip();
       this.drawPrediction();
     } catch (error) {
-      if (!this.closed) this.fail(error);
+      if (!this.closed && this.wanted === picture) this.fail(error);
     } finally {
-      this.busy(false);
+      if (this.wanted === picture) this.busy(false);
     }
   }
 
@@ -981,13 +1011,13 @@ class Explorer {
     if (waiting)
       this.patience = setTimeout(() => {
         this.root.dataset.waiting = "true";
-        this.say([["Waiting for the kernel. If it was restarted, run the cell again.", null]]);
+        this.say("Waiting for the kernel. If it was restarted, run the cell again.");
       }, 1500);
   }
 
   fail(error) {
-    this.root.dataset.failed = "true";
-    this.say([[`This picture cannot be shown: ${error.message}`, null]]);
+    this.failure = `This cannot be shown: ${error.message}`;
+    this.say(this.failure);
   }
 
   get shown() {
@@ -1011,7 +1041,10 @@ class Explorer {
     this.next.disabled = at === shown.length - 1;
     if (!same(this.listed, numbers)) {
       this.listed = numbers;
-      const { thumbnails } = await this.port.thumbnails(numbers);
+      const { thumbnails } = await this.port.thumbnails(numbers).catch(() => {
+        this.listed = null; // asked again with the next picture
+        return { thumbnails: numbers.map(() => "") };
+      });
       if (!same(this.listed, numbers) || this.closed) return;
       this.strip.replaceChildren(
         ...numbers.map((picture, i) =>
@@ -1069,8 +1102,11 @@ class Explorer {
     if (vertex === null) return;
     this.drawControls();
     if (this.state("view") === "graph") this.drawGraphView();
-    else if (!this.weights.ready(vertex)) return this.fetchVertex(vertex);
-    else this.drawPatchView(vertex);
+    else {
+      const needed = [vertex, ...this.state("pins").map((pin) => this.graph.vertex(pin))].find((other) => !this.weights.ready(other));
+      if (needed !== undefined) return this.fetchVertex(needed);
+      this.drawPatchView(vertex);
+    }
     this.drawOverlay();
     this.soon();
   }
@@ -1079,7 +1115,7 @@ class Explorer {
     this.busy(true);
     try {
       await this.weights.load(vertex);
-      if (!this.closed && this.weights.ready(this.selected)) this.draw();
+      if (!this.closed) this.draw();
     } catch (error) {
       this.fail(error);
     } finally {
@@ -1128,7 +1164,7 @@ class Explorer {
     let shown = values;
     if (pin !== null && this.weights.ready(pin)) {
       const other = this.values(pin);
-      shown = values.map((value, j) => value - other[j]);
+      shown = values.map((value, j) => (this.unkept(value) || this.unkept(other[j]) ? NaN : value - other[j]));
     }
     const signed = shown !== values;
     this.drawn = { vertex, values, shown, signed, limits: this.limits(vertex, shown, signed) };
@@ -1141,7 +1177,7 @@ class Explorer {
     if (signed) this.drawDifference(vertex, pin, shown);
     else this.drawSentence(vertex, values);
     this.drawBars(map);
-    this.say(null);
+    if (this.failure) this.say(this.failure);
   }
 
   /** The ends of the colours, intra and cross. */
@@ -1152,24 +1188,23 @@ class Explorer {
     return [0, 1].map((kind) => {
       let high = 0;
       if (signed || scale === "row") {
-        for (let j = 0; j < values.length; j++) if (this.kindOf(vertex, j) === kind) high = Math.max(high, signed ? Math.abs(values[j]) : values[j]);
+        for (let j = 0; j < values.length; j++)
+          if (this.kindOf(vertex, j) === kind && !Number.isNaN(values[j])) high = Math.max(high, signed ? Math.abs(values[j]) : values[j]);
       } else if (scale === "head") {
         high = top[(this.state("layer") * (heads + 1) + (this.state("head") ?? heads)) * 2 + kind];
       } else {
         for (let layer = 0; layer < layers; layer++)
           for (let head = 0; head < heads; head++) high = Math.max(high, top[(layer * (heads + 1) + head) * 2 + kind]);
       }
-      const equal = this.equals(vertex, kind);
-      const low = signed ? -high : this.state("logarithmic") ? Math.min(...equal, high) / 10 : 0;
-      return high > low ? [low, high] : [0, 1];
+      const log = this.state("logarithmic") && !signed;
+      const least = Math.min(...this.uniform(vertex, kind).map(([, weight]) => weight)) / 10;
+      const low = signed ? -high : log ? Math.min(least, high > 0 ? high / 10 : least) : 0;
+      if (high > low) return [low, high];
+      return signed ? [-1, 1] : log ? [least, 10 * least] : [0, 1]; // NaN, or nothing at all
     });
   }
 
-  /** The uniform weights of one kind, one for each backbone that takes part: [backbone, weight]. */
-  equals(vertex, kind) {
-    return this.uniform(vertex, kind).map(([, weight]) => weight);
-  }
-
+  /** The uniform weights of one kind: [backbone, weight] for each that takes part. */
   uniform(vertex, kind) {
     const found = [];
     for (const [backbone, { start }] of this.graph.slices.entries())
@@ -1179,15 +1214,15 @@ class Explorer {
 
   /** Where a value lies between the ends of its kind's colours, in [0, 1]. */
   share(value, kind) {
-    const { limits, signed } = this.drawn ?? this;
+    const { limits, signed } = this.drawn;
     const [low, high] = limits[kind];
     if (!signed && this.state("logarithmic")) return Math.log(value / low) / Math.log(high / low);
     return (value - low) / (high - low);
   }
 
   index(value, kind) {
-    if (Number.isNaN(value) || (value === MISSING && this.missing)) return null;
-    if (!this.graph.kinds.includes(kind)) return null;
+    if (!this.graph.kinds.includes(kind) || this.unkept(value)) return ABSENT;
+    if (Number.isNaN(value)) return this.missing && this.drawn.signed ? ABSENT : UNKNOWN;
     return Math.round(255 * clamp(this.share(value, kind), 0, 1));
   }
 
@@ -1199,11 +1234,11 @@ class Explorer {
   /** Mass of a row or column on a backbone, beside what equal logits would give. */
   massOn(vertex, values, backbone) {
     const { start, stop } = this.graph.slices[backbone];
-    let mass = sum(this.part(values, backbone));
-    if (this.data.form === "rows" && this.state("direction") === "outgoing" && this.graph.backboneOf[vertex] !== backbone) {
-      const others = this.panels.filter((panel) => panel.number !== this.graph.backboneOf[vertex]);
-      mass /= sum(others.map((panel) => sum(this.part(values, panel.number)))); // rounding in 8 bits would leave 99%
-    }
+    const outgoing = this.state("direction") === "outgoing";
+    const lone = outgoing && (this.panels.length < 3 || this.graph.backboneOf[vertex] === backbone); // its softmax's only grid
+    const exact = this.weights.massOf(this.state("layer"), this.state("head"), vertex, backbone, outgoing);
+    const summed = sum(this.part(values, backbone));
+    const mass = Number.isNaN(summed) ? NaN : (exact ?? (lone ? 1 : summed));
     return { mass, even: (stop - start) * this.equal(vertex, start) };
   }
 
@@ -1271,9 +1306,10 @@ class Explorer {
     this.sentence.replaceChildren(...parts.map(([text, backbone]) => (backbone === null ? text : h("b", { style: `color: var(--text-${backbone})`, title: text }, short(text, 28)))));
   }
 
-  /** A message in the place of the sentence; null takes it back. */
-  say(parts) {
-    if (parts) this.write(parts);
+  /** A message in the place of the sentence, read aloud at once. */
+  say(message) {
+    this.write([[message, null]]);
+    this.live.textContent = message;
   }
 
   // ---- colour bars
@@ -1290,7 +1326,7 @@ class Explorer {
     const width = 200;
     const context = sized(canvas, width, 50);
     context.clearRect(0, 0, width, 50);
-    context.font = "12px var(--font, sans-serif)".replace("var(--font, sans-serif)", this.colour("--font") || "sans-serif");
+    context.font = `12px ${this.colour("--font") || "sans-serif"}`;
     this.gradient(context, map, 8, 18, width - 16, 10);
     const { limits, signed } = this.drawn;
     const [low, high] = limits[kind];
@@ -1317,6 +1353,7 @@ class Explorer {
   }
 
   decades(low, high, width, text, kind) {
+    if (!(low > 0 && high > low)) return;
     for (let exponent = Math.ceil(Math.log10(low)); 10 ** exponent < high; exponent++) {
       const at = this.share(10 ** exponent, kind) * (width - 16);
       if (at > 70 && at < width - 60) text(number(10 ** exponent), 8 + at, "center");
@@ -1448,6 +1485,10 @@ class Explorer {
     }
   }
 
+  weightSaid(value) {
+    return this.unkept(value) || (this.missing && Number.isNaN(value)) ? "not kept" : number(value);
+  }
+
   /** The weight under the pointer, beside its patch. */
   drawValue() {
     const other = this.pointer;
@@ -1455,7 +1496,7 @@ class Explorer {
     if (other === null || !this.drawn || other === this.selected || this.state("view") === "graph") return;
     const value = this.drawn.shown[other];
     const { x, box } = this.placed(other);
-    this.label.textContent = value === MISSING && this.missing ? "not kept" : number(value);
+    this.label.textContent = this.weightSaid(value);
     this.label.style.left = `${x}px`;
     this.label.style.top = `${box[1] + box[3] + 4}px`;
     this.label.hidden = false;
@@ -1466,18 +1507,19 @@ class Explorer {
   /** The strongest edges of the whole layer and head, of each kind. */
   allEdges() {
     const [layer, head, k] = [this.state("layer"), this.state("head"), this.state("edges")];
-    const key = `${layer} ${head} ${k}`;
-    if (this.edgesKey === key && this.edgesOf === this.data) return this.foundEdges;
+    const key = `${layer} ${head}`;
+    const first = (edges) => edges.slice(0, k);
+    if (this.edgesKey === key && this.edgesOf === this.data) return this.foundEdges.map(first);
     const found = [[], []];
     for (let i = 0; i < this.graph.n; i++) {
       if (!this.weights.ready(i)) return null;
       const row = this.weights.row(layer, head, i);
       for (const kind of this.graph.kinds)
-        for (const j of strongest(row, k, (other) => other !== i && this.kindOf(i, other) === kind)) found[kind].push([i, j, row[j]]);
+        for (const j of strongest(row, MOST, (other) => other !== i && this.kindOf(i, other) === kind)) found[kind].push([i, j, row[j]]);
     }
-    this.foundEdges = found.map((edges) => edges.sort((a, b) => b[2] - a[2]).slice(0, k));
+    this.foundEdges = found.map((edges) => edges.sort((a, b) => b[2] - a[2]).slice(0, MOST));
     Object.assign(this, { edgesKey: key, edgesOf: this.data });
-    return this.foundEdges;
+    return this.foundEdges.map(first);
   }
 
   drawGraphView() {
@@ -1487,8 +1529,8 @@ class Explorer {
     const map = this.maps.sequential;
     const largest = measures ? measures.pagerank.reduce((most, rank) => Math.max(most, rank || 0), 0) : 1;
     for (const panel of this.panels) {
-      panel.draw((j) => (measures && paint === "pagerank" && measures.pagerank[j] >= 0 ? Math.round((255 * measures.pagerank[j]) / largest) : null), map);
-      if (measures && paint === "communities") this.drawCommunities(panel, measures.community);
+      panel.draw((j) => (measures && paint === "pagerank" && measures.pagerank[j] >= 0 ? Math.round((255 * measures.pagerank[j]) / largest) : ABSENT), map);
+      if (measures && paint === "communities" && !measures.pagerank.some(Number.isNaN)) this.drawCommunities(panel, measures.community);
       else if (!measures) this.drawPale(panel);
       panel.note.textContent = "";
       panel.fit();
@@ -1528,10 +1570,13 @@ class Explorer {
     if (!this.port.live) return null;
     this.measures = { key };
     this.port.graph(this.data.number, layer, head).then(({ places, buffer }) => {
-      if (this.measures.key !== key || this.closed) return;
+      if (this.measures?.key !== key || this.closed) return;
       this.measures = { key, places, head, ...arraysOf(places, buffer) };
       this.draw();
-    }, (error) => this.fail(error));
+    }, (error) => {
+      this.measures = null;
+      this.fail(error);
+    });
     return null;
   }
 
@@ -1563,13 +1608,13 @@ class Explorer {
 
   drawGraphSaid(measures) {
     const parts = [[`Strongest edges of layer ${this.state("layer")}, ${this.headName()}`, null]];
+    if (measures?.pagerank.some(Number.isNaN)) return this.write([...parts, [" · NaN weights: nothing to measure", null]]);
     if (!measures) parts.push([this.port.live ? " · measuring the graph …" : "", null]);
     else if (this.state("paint") === "communities") {
       const count = new Set(measures.community).size;
-      parts.push([` · ${count} communities (Louvain)`, null]);
+      parts.push([` · ${count === 1 ? "one community" : `${count} communities`} (Louvain)`, null]);
     } else {
       const [best] = strongest(measures.pagerank, 1);
-      if (best === undefined) return this.write([...parts, [" · NaN weights: nothing to measure", null]]);
       const [name, row, column] = this.graph.place(best);
       parts.push([" · highest PageRank: ", null], [name, this.graph.backboneOf[best]], [` (${row}, ${column}), ${times(measures.pagerank[best])} even`, null]);
     }
@@ -1615,6 +1660,7 @@ class Explorer {
     const backbone = this.graph.backboneOf[this.selected];
     const pins = this.state("pins").map((pin) => this.graph.vertex(pin));
     const possible = pins.some((pin) => this.graph.backboneOf[pin] === backbone && pin !== this.selected);
+    this.pinButton.setAttribute("aria-pressed", String(pinned));
     this.compareButton.setAttribute("aria-pressed", String(this.state("compare")));
     this.compareButton.disabled = !possible && !this.state("compare");
     this.compareButton.title = possible ? "Show the selected patch's weights minus those of the pin" : "Pin a patch of the same backbone first (P)";
@@ -1652,6 +1698,8 @@ class Explorer {
     context.clearRect(0, 0, width, height);
     context.imageSmoothingEnabled = false;
     const shown = this.panels.map((panel) => panel.number).filter((backbone) => (backbone === own) === (kind === 0));
+    const seen = [this.data, own];
+    const described = seen.every((part, i) => part === matrix.described?.[i]);
     for (const { layer, head, cell } of cells) {
       const column = head === null ? 0 : head + 1;
       const [x, y] = [36 + column * pitch[0], 23 + layer * pitch[1]];
@@ -1659,10 +1707,10 @@ class Explorer {
       const high = values ? Math.max(...shown.flatMap((backbone) => this.part(values, backbone))) : 0;
       for (const [i, backbone] of shown.entries()) this.drawThumb(context, values, backbone, high, x + i * (thumb[0] + 2), y, thumb);
       this.drawEntropy(context, matrix, layer, column, x, y + thumb[1] + 2, cellSize[0]);
-      if (this.described !== this.data) cell.setAttribute("aria-label", this.describeCell(kind, layer, head));
-      cell.title = this.described === this.data ? cell.title : cell.getAttribute("aria-label");
+      if (!described) cell.title = this.describeCell(kind, layer, head);
+      if (!described) cell.setAttribute("aria-label", cell.title);
     }
-    if (kind === this.graph.kinds.at(-1)) this.described = this.data;
+    matrix.described = seen;
   }
 
   drawThumb(context, values, backbone, high, x, y, [width, height]) {
@@ -1798,7 +1846,9 @@ class Explorer {
     this.massTitle.firstChild.textContent = spread ? "Attention spread" : "Attention mass";
     const chosen = [[this.state("selected"), "selected"], ...this.state("pins").map((pin) => [pin, "pin"])];
     const rows = chosen.flatMap(([patch, mark]) => this.massRows(this.graph.vertex(patch), patch, mark));
+    const held = this.mass.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     this.mass.replaceChildren(...rows);
+    if (held) ([...this.mass.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === held) ?? this.panels[0].stage).focus();
   }
 
   massRows(vertex, patch, mark) {
@@ -1847,7 +1897,7 @@ class Explorer {
     this.dotsNote.replaceChildren(usable ? "" : this.state("locked") ? "Point at another patch." : "Click a patch to lock it, then point at another.");
     if (!usable) return;
     const [name, row, column] = this.graph.place(other);
-    this.dotsNote.replaceChildren(this.state("direction") === "outgoing" ? "to " : "from ", h("b", { style: `color: var(--text-${this.graph.backboneOf[other]})` }, short(name)), ` (${row}, ${column}) `, h("b", {}, number(this.drawn?.values[other] ?? NaN)));
+    this.dotsNote.replaceChildren(this.state("direction") === "outgoing" ? "to " : "from ", h("b", { style: `color: var(--text-${this.graph.backboneOf[other]})` }, short(name)), ` (${row}, ${column}) `, h("b", {}, this.weightSaid(this.drawn?.values[other] ?? NaN)));
     const { layers, heads } = this.facts;
     const values = [];
     for (let layer = 0; layer < layers; layer++) for (let head = 0; head < heads; head++) values.push(this.rowFor(layer, head, vertex)[other]);
@@ -1859,6 +1909,7 @@ class Explorer {
     context.fillRect(0, y(equal), width, 1);
     context.fillRect(0, 50.5, width, 0.5);
     for (const [i, value] of values.entries()) {
+      if (this.unkept(value)) continue;
       const [layer, head] = [Math.floor(i / heads), i % heads];
       const here = layer === this.state("layer") && (head === this.state("head") || this.state("head") === null);
       const x = (width / layers) * (layer + (head + 1) / (heads + 1));
@@ -1895,7 +1946,7 @@ class Explorer {
 
   press(panel, event) {
     const vertex = panel.vertexAt(event);
-    if (vertex === null || !this.data) return;
+    if (vertex === null || !this.data || event.button) return;
     this.pointer = vertex;
     const again = this.state("locked") && vertex === this.selected;
     this.set("locked", !again && event.pointerType !== "touch");
@@ -1961,7 +2012,7 @@ class Explorer {
       this.set(key, values[(values.indexOf(this.state(key)) + 1) % values.length]);
     };
     const toHead = (to) => this.set("head", to < 0 || to >= heads ? null : to);
-    const edges = (by) => this.set("edges", clamp(this.state("edges") + by, 0, Math.min(64, this.graph.n)));
+    const edges = (by) => this.set("edges", clamp(this.state("edges") + by, 0, Math.min(MOST, this.graph.n)));
     return {
       "[": () => this.set("layer", clamp(layer - 1, 0, layers - 1)),
       "]": () => this.set("layer", clamp(layer + 1, 0, layers - 1)),

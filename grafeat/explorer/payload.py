@@ -69,7 +69,8 @@ class Shape:
 
     def nbytes(self, form: Form, k: int = 0) -> int:
         """Bytes of one picture's attention in one form."""
-        rows = self.layers * self.heads * self.vertices
+        heads = self.heads + (form == "strongest")  # there the mean over heads is kept like a head
+        rows = self.layers * heads * self.vertices
         each = {
             "rows": self.vertices + 2 * 4,
             "states": 2 * (2 * (2 * self.head_width + 4) + 4),
@@ -100,10 +101,12 @@ def pack(attention: CapturedAttention, picture: int, form: Form, *, k: int = 0) 
     for block in blocks(attention, picture):
         weights = block.weights
         _summarise(arrays, block, weights, attention)
+        if form in ("rows", "strongest"):
+            _sum_up(arrays, block, weights, attention)
         if form == "rows":
             _write_rows(arrays, block, weights)
         elif form == "strongest":
-            _write_strongest(arrays, block, weights, k)
+            _write_strongest(arrays, block, torch.cat([weights, weights.mean(dim=0, keepdim=True)]), k)
         elif form == "states":
             kind = 0 if block.kind == "intra" else 1
             arrays["lse"][block.layer, kind, :, block.own] = block.lse
@@ -166,11 +169,15 @@ def _empty(shape: Shape, form: Form, k: int, backbones: int) -> Arrays:
         }
     elif form == "strongest":
         arrays |= {
-            "where": (np.uint16, (layers, heads, n, 2, k)),
-            "weights": (np.uint8, (layers, heads, n, 2, k)),
-            "scale": (np.float32, (layers, heads, n, 2)),
-            "kept": (np.float32, (layers, heads, n, 2)),
+            "where": (np.uint16, (layers, heads + 1, n, 2, k)),
+            "weights": (np.uint8, (layers, heads + 1, n, 2, k)),
+            "scale": (np.float32, (layers, heads + 1, n, 2)),
+            "kept": (np.float32, (layers, heads + 1, n, 2)),
         }
+    if form in ("rows", "strongest"):  # rounded or cut weights do not sum up
+        arrays["received"] = (np.float32, (layers, heads + 1, n, backbones))
+        if backbones > 2:  # else the whole mass of each kind goes to one grid
+            arrays["mass"] = (np.float32, (layers, heads + 1, n, backbones))
     return {name: np.zeros(size, dtype) for name, (dtype, size) in arrays.items()}
 
 
@@ -191,6 +198,19 @@ def _summarise(arrays: Arrays, block: Block, weights: Tensor, attention: Capture
         sizes = [list(graph.sizes.values())[number] for number in others]
         mass = torch.stack([part.sum(dim=-1).mean(dim=-1) for part in weights.split(sizes, dim=-1)], dim=1)
         arrays["split"][layer, :, query, others] = torch.cat([mass, mass.mean(dim=0, keepdim=True)]).T.numpy()
+
+
+def _sum_up(arrays: Arrays, block: Block, weights: Tensor, attention: CapturedAttention) -> None:
+    """The mass that each patch sends to each backbone, and what it receives from each, exactly."""
+    slices, layer, seen = list(attention.graph.slices.values()), block.layer, block.seen.numpy()
+    query = slices.index(block.own)
+    weights = torch.cat([weights, weights.mean(dim=0, keepdim=True)])
+    arrays["received"][layer, :, seen, query] = weights.sum(dim=1).T.numpy()
+    if "mass" in arrays:
+        for number, other in enumerate(slices):
+            chosen = (block.seen >= other.start) & (block.seen < other.stop)
+            if chosen.any():
+                arrays["mass"][layer, :, block.own, number] = weights[..., chosen].sum(dim=-1).numpy()
 
 
 def _write_rows(arrays: Arrays, block: Block, weights: Tensor) -> None:
@@ -288,7 +308,12 @@ class VertexWeights:
                 attends, attended = self._logits(kind, layer, vertex)
                 row[layer, :, seen] = attends.exp()[:, seen]
                 column[layer, :, seen] = attended.exp()[:, seen]
-        return _in_8_bits("row", row, own) | _in_8_bits("column", column, own)
+        sizes = list(graph.sizes.values())
+        sums = {
+            name: torch.stack([part.sum(dim=-1) for part in values.split(sizes, dim=-1)], dim=-1).numpy()
+            for name, values in (("mass", row), ("received", column))
+        }
+        return _in_8_bits("row", row, own) | _in_8_bits("column", column, own) | sums
 
     def _logits(self, kind: Kind, layer: int, vertex: int) -> tuple[Tensor, Tensor]:
         """Logarithms of the weights (heads, n) from a vertex to all others, and from all others to it."""

@@ -69,6 +69,11 @@ class Source:
                 f"pictures: got {len(self.pictures):,} for grids of {len(self.grids):,} pictures; slice them alike, as "
                 "in Explorer(model, grids.test, pictures=digits.test)"
             )
+        if not self[0].attention.kinds:
+            raise ValueError(
+                f"grids: got the lone backbone {self.grids.names[0]!r} for a model with cross layers only; expected "
+                "two or more; pass the grids of all its backbones"
+            )
 
     def __len__(self) -> int:
         return len(self.grids)
@@ -138,11 +143,11 @@ class Source:
         return None if self.pictures is None else self.pictures[number].pictures[0]
 
     def label(self, picture: int) -> int | None:
-        """The number of a picture's true class, if it is known."""
+        """The number of a picture's true class, if it is known to the model too."""
         labels = self.grids[picture].labels
         if labels is None and self.pictures is not None:
             labels = self.pictures[picture].labels
-        return None if labels is None else int(labels[0])
+        return int(labels[0]) if labels is not None and labels[0] < len(self.model.classes) else None
 
     def describe(self, picture: int) -> tuple[dict[str, Any], Arrays]:
         """What is shown of a picture beside its attention: the picture, what the model says, the vertex states."""
@@ -200,7 +205,7 @@ def measured(attention: CapturedAttention, *, layer: int | None = None, head: in
         groups.append(_flat(communities(attention, layer=number, head=head).labels))
     return {
         "pagerank": np.stack(ranks).astype(np.float32),
-        "community": np.stack(groups).clip(max=255).astype(np.uint8),
+        "community": np.stack(groups).astype(np.uint16),
     }
 
 

@@ -74,12 +74,19 @@ def _patch_view(source: Source, state: Mapping[str, Any]) -> Figure:
 
 def _limits(attention: CapturedAttention, state: Mapping[str, Any]) -> dict[Kind, tuple[float, float]] | None:
     """The ends of the colours where they reach to the largest weight of the head, or of all heads."""
-    if state["scale"] == "row" or state["logarithmic"]:
+    if state["scale"] == "row":
         return None
     top = pack(attention, 0, "vertices")["top"]  # (layers, heads and their mean, kinds)
     head = -1 if state["head"] is None else state["head"]
     of = top[state["layer"], head] if state["scale"] == "head" else top[:, :-1].max(axis=(0, 1))
-    return {kind: (0.0, float(high)) for kind, high in zip(KINDS, of, strict=True) if high > 0}
+    lows = {kind: _even(attention, kind) / 10 if state["logarithmic"] else 0.0 for kind in attention.kinds}
+    highs = {kind: float(high) for kind, high in zip(KINDS, of, strict=True)}
+    return {kind: (low, highs[kind]) for kind, low in lows.items() if highs[kind] > low}
+
+
+def _even(attention: CapturedAttention, kind: Kind) -> float:
+    """The smallest weight that a patch would have if all logits were equal."""
+    return min(attention.uniform(query, key, 0) for query, key in attention.graph.relations(kind))
 
 
 def _graph_view(source: Source, state: Mapping[str, Any]) -> Figure:

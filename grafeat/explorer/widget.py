@@ -44,7 +44,8 @@ class Selection:
         head: The head, from 0; None for the mean over heads.
         patch: The selected patch.
         direction: Whether `weights` are what the patch attends to (`outgoing`) or what attends to it (`incoming`).
-        weights: The weights on screen (h, w), by backbone: intra on the patch's own grid, cross on the others.
+        weights: The patch's weights on screen (h, w), by backbone: intra on its own grid, cross on the others. Where
+            `compare` subtracts a pin's, these are the weights before that.
     """
 
     picture: int
@@ -185,6 +186,8 @@ class Explorer(anywidget.AnyWidget):
             A graph whose vertices carry `backbone`, `row`, `column` and `box`, and whose edges carry `relation`, `kind`
             and `weight`; `graph.graph["kept"]` says which share of each kind's mass its edges keep.
         """
+        if k is not None and k < 1:
+            raise ValueError(f"k: got {k}; expected 1 or more edges of each kind; leave it out for all")
         return self._source.graph.to_networkx(self._attention, layer=self.layer, head=self.head, top=k)
 
     def to_graphml(self, path: str | Path, k: int | None = None) -> Path:
@@ -203,8 +206,8 @@ class Explorer(anywidget.AnyWidget):
         Args:
             path: The file.
             pictures: Numbers of the pictures that go into it; the first eight, and the one shown, if absent.
-            limit: Bytes that the page may take. If exact weights would take more, only the strongest of each row are
-                kept, and the page says which mass they keep.
+            limit: Bytes that the weights may take in the page. If exact weights would take more, only the strongest of
+                each row are kept, and the page says which mass they keep.
 
         Returns:
             The path.
@@ -217,7 +220,10 @@ class Explorer(anywidget.AnyWidget):
         return page.write(path, self._source, numbers, self.state, limit)
 
     def to_png(self, path: str | Path, *, dpi: int = 200) -> Path:
-        """Draws what is selected with matplotlib, as a PNG: the weights themselves, whatever `compare` says.
+        """Draws what is selected with matplotlib, as a PNG.
+
+        The weights themselves, whatever `compare` says, with the last pin in brackets; opacity and outlines are the
+        figure's own.
 
         Raises:
             OSError: If the file cannot be written; names it.
@@ -317,7 +323,9 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("edges")
     def _valid_edges(self, proposal: Any) -> int:
-        return self._check_number("edges", proposal["value"], MOST_EDGES + 1)
+        if not 0 <= proposal["value"] <= MOST_EDGES:
+            raise ValueError(f"edges: got {proposal['value']}; expected 0 to {MOST_EDGES}; to_networkx(k) holds more")
+        return proposal["value"]
 
     @traitlets.validate("selected")
     def _valid_selected(self, proposal: Any) -> tuple[str, int, int]:

@@ -1,0 +1,172 @@
+"""Relevance that travels along attention: from the readout back through every layer to the patches.
+
+A relevance matrix R (n, n) starts as the identity, each layer multiplies it from the left, and the readout's row w
+reads it: w · R. Here w is carried back through the layers, from the last to the first, which gives the same row
+without a product of two n × n matrices.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grafeat.attention import PatchAttention
+from grafeat.graph import Kind, PatchGraph
+from grafeat.grids import FeatureGrid
+from grafeat.merge import GraFeatMerge
+from grafeat.models import MergeOutput
+
+Row = Float[Tensor, "b n"]
+Score = Callable[[Float[Tensor, "b t"]], Float[Tensor, " b"]]
+Weights = dict[str, Float[Tensor, "b heads queries keys"]]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """The attention weights of one layer's pass, by the backbone that attends; with their history of gradients.
+
+    Attributes:
+        kind: `intra` or `cross`.
+        weights: Weights (b, heads, own patches, patches attended to); a backbone that attends to none is absent.
+    """
+
+    kind: Kind
+    weights: Weights = field(default_factory=dict)
+
+
+@contextmanager
+def kept_weights(model: GraFeatMerge) -> Iterator[list[LayerWeights]]:
+    """Keeps the weights of a model's next pass, layer by layer in the order of the pass, edges knocked out or not."""
+    layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    before = [layer.attend for layer in layers]
+    kept = [LayerWeights(layer.kind) for layer in layers]
+    try:
+        for layer, own in zip(layers, kept, strict=True):
+            layer.attend = _keeping(own.weights, layer.attend or _softmax)
+        yield kept
+    finally:
+        for layer, attend in zip(layers, before, strict=True):
+            layer.attend = attend
+
+
+@torch.no_grad()
+def attention_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid]) -> Row:
+    """Attention multiplied through the layers: where the image vector comes from, if messages were all that moved.
+
+    Each layer's weights, mean over heads, are mixed half and half with the identity for the residual path, and the rows
+    brought back to sum 1; a backbone without cross edges passes on what it has. The readout's weights, mean over
+    queries, read the product. The values of all patches together sum to 1.
+
+    Args:
+        model: The model.
+        grids: The pictures' grids.
+
+    Source: Abnar and Zuidema, ACL 2020; there for one set of tokens, here an intra and a cross layer in each step, over
+    the patches of all backbones.
+    """
+    with kept_weights(model) as layers:
+        output = model(grids)
+    graph = PatchGraph.of(tuple(grids))
+    row = _joined({name: block.flatten(2).mean(dim=1) for name, block in output.reading.items()}, graph)
+    for layer in reversed(layers):
+        mean = {name: weights.mean(dim=1) for name, weights in layer.weights.items()}
+        row = row / (1 + _row_sums(mean, row, graph))  # rows of (A + I) / 2, brought to sum 1
+        row = row + _carried(row, layer.kind, mean, graph)
+    return row
+
+
+def gradient_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) -> Row:
+    """Attention that raises the score, multiplied through the layers: R ← R + E_heads[(∇A ⊙ A)⁺] · R.
+
+    A is a layer's full matrix over all n patches: intra weights on its diagonal blocks, or cross weights off them. The
+    readout's weights, times their gradient, read the result.
+
+    Args:
+        model: The model.
+        grids: The pictures' grids; features that require a gradient.
+        score: What is explained, of the logits.
+
+    Source: Chefer et al., ICCV 2021, eq. 5 to 7, 10 and 11, there for self and co-attention of two sets. Their eq.
+    10 normalises the self-attention relevance that co-attention carries on; with the plain product here all rules are
+    one matrix product, whatever the number of backbones. The readout takes the place of their class token's row.
+    """
+    with kept_weights(model) as layers:
+        output = model(grids)
+    graph = PatchGraph.of(tuple(grids))
+    row = _joined(_reading_relevance(model, output, score), graph)
+    flat = [weights for layer in layers for weights in layer.weights.values()]
+    found = iter(
+        torch.autograd.grad(score(output.logits).sum(), flat, materialize_grads=True) if flat else ()
+    )
+    raised = [
+        {
+            name: (next(found) * weights).clamp(min=0).mean(dim=1).detach()
+            for name, weights in layer.weights.items()
+        }
+        for layer in layers
+    ]
+    for layer, positive in zip(reversed(layers), reversed(raised), strict=True):
+        row = row + _carried(row, layer.kind, positive, graph)
+    return row
+
+
+def _reading_relevance(
+    model: GraFeatMerge, output: MergeOutput, score: Score
+) -> dict[str, Float[Tensor, "b patches"]]:
+    """Weights of the readout times what the score gains by them, if positive, mean over queries."""
+    readout = model.readout
+    weights = {name: block.flatten(2).detach().requires_grad_() for name, block in output.reading.items()}
+    states = {name: readout.norm(block.detach().flatten(2).mT) for name, block in output.vertices.items()}
+    read = [readout.value((block @ states[name]).flatten(1), name) for name, block in weights.items()]
+    gained = torch.autograd.grad(
+        score(model.head(torch.stack(read).sum(dim=0))).sum(), list(weights.values())
+    )
+    return {
+        name: (gain * block).clamp(min=0).mean(dim=1).detach()
+        for (name, block), gain in zip(weights.items(), gained, strict=True)
+    }
+
+
+def _carried(row: Row, kind: Kind, weights: dict[str, Float[Tensor, "b _ keys"]], graph: PatchGraph) -> Row:
+    """The row times a layer's matrix (n, n)."""
+    found = torch.zeros_like(row)
+    for name, block in weights.items():
+        found[:, _keys(kind, name, graph)] += (row[:, None, graph.slices[name]] @ block).squeeze(dim=1)
+    return found
+
+
+def _row_sums(weights: dict[str, Float[Tensor, "b _ keys"]], like: Row, graph: PatchGraph) -> Row:
+    sums = torch.zeros_like(like)
+    for name, block in weights.items():
+        sums[:, graph.slices[name]] = block.sum(dim=-1)
+    return sums
+
+
+def _keys(kind: Kind, name: str, graph: PatchGraph) -> Int[Tensor, " keys"]:
+    """The vertices to which a backbone's patches attend in a layer of this kind."""
+    every, own = torch.arange(graph.num_vertices), graph.slices[name]
+    inside = (every >= own.start) & (every < own.stop)
+    return every[inside if kind == "intra" else ~inside]
+
+
+def _joined(blocks: dict[str, Float[Tensor, "b _"]], graph: PatchGraph) -> Row:
+    return torch.cat([blocks[name] for name in graph.names], dim=1)
+
+
+def _keeping(kept: Weights, attend: Callable[[str, Tensor], Tensor]) -> Callable[[str, Tensor], Tensor]:
+    def keep(
+        name: str, logits: Float[Tensor, "b heads queries keys"]
+    ) -> Float[Tensor, "b heads queries keys"]:
+        kept[name] = attend(name, logits)
+        return kept[name]
+
+    return keep
+
+
+def _softmax(
+    name: str, logits: Float[Tensor, "b heads queries keys"]
+) -> Float[Tensor, "b heads queries keys"]:
+    return logits.softmax(dim=-1)
