@@ -1,4 +1,6 @@
-"""The label of a planted task can be read off by construction, from both grids together and from neither alone."""
+"""The label of a planted task can be read off by construction, and from nothing less than what is said to tell it."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -6,7 +8,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from grafeat.grids import GridSet
-from grafeat.planted import pointer
+from grafeat.pictures import PictureSet
+from grafeat.planted import blind, one_speaks, pointer, repeat, two_digits
+from grafeat.preparation import Crop
 
 
 def read_off(grids: GridSet) -> torch.Tensor:
@@ -99,3 +103,212 @@ def test_too_few_channels_are_named(channels: tuple[int, int]) -> None:
         ValueError, match=r"channels: got \(\d, \d\); expected at least \(1, 4\), a channel for each"
     ):
         pointer(11, channels=channels)
+
+
+SPEAKERS = [("a", ("a", "b")), ("b", ("a", "b")), ("y", ("x", "y", "z")), ("only", ("only",))]
+
+
+@pytest.mark.parametrize(("speaker", "backbones"), SPEAKERS)
+def test_the_label_is_read_off_the_planted_patch(speaker: str, backbones: tuple[str, ...]) -> None:
+    grids, places = one_speaks(
+        211, speaker=speaker, backbones=backbones, shape=(3, 5), num_classes=7, channels=11, seed=2
+    )
+    assert grids.names == backbones and grids.classes == tuple("0123456")
+    assert all(grid.features.shape == (211, 11, 3, 5) for grid in grids.grids)
+    assert places.shape == (211, 2) and set(grids.labels.tolist()) == set(range(7))
+    for features, label, (row, column) in zip(
+        grids[speaker].features, grids.labels.tolist(), places.tolist(), strict=True
+    ):
+        assert (
+            features.argmax() == label * 15 + row * 5 + column
+        )  # the loudest of all, by a margin of 9 sigmas
+
+
+def test_without_noise_only_the_planted_patch_is_left() -> None:
+    grids, places = one_speaks(31, noise=0.0, shape=(2, 7))
+    expected = torch.zeros(31, 7, 2, 7)
+    for picture, (row, column) in enumerate(places.tolist()):
+        expected[picture, grids.labels[picture], row, column] = 1
+    assert torch.equal(grids["a"].features, expected)
+    assert not grids["b"].features.any()
+
+
+def test_whoever_speaks_places_labels_and_noise_are_the_same() -> None:
+    (first, places), (second, again) = (one_speaks(31, speaker=speaker, seed=5) for speaker in "ab")
+    quiet, _ = one_speaks(31, noise=0.0, seed=5)
+    assert torch.equal(places, again) and torch.equal(first.labels, second.labels)
+    mark = quiet["a"].features
+    torch.testing.assert_close(first["a"].features - mark, second["a"].features)
+    torch.testing.assert_close(second["b"].features - mark, first["b"].features)
+
+
+def test_the_listener_has_nothing_but_noise() -> None:
+    """Of normal noise every correlation with label and place is 0, give or take 1 / √n; nothing learns from it."""
+    grids, places = one_speaks(2003, noise=0.3, seed=7)
+    noise = grids["b"].features.flatten(1)
+    assert noise.std() == pytest.approx(0.3, rel=0.02) and noise.mean() == pytest.approx(0, abs=0.01)
+    told = torch.cat([torch.nn.functional.one_hot(grids.labels), places], dim=1).float()
+    both = torch.corrcoef(torch.cat([told, noise], dim=1).T)[: told.shape[1], told.shape[1] :]
+    assert both.abs().max() < 5 / 2003**0.5
+    labels, heard = grids.labels.numpy(), noise.numpy()
+    forest = RandomForestClassifier(30, random_state=0, max_depth=8).fit(heard[:1000], labels[:1000])
+    assert forest.score(heard[1000:], labels[1000:]) < 0.30
+    spoken = grids["a"].features.amax(dim=(2, 3)).numpy()
+    assert LogisticRegression().fit(spoken[:1000], labels[:1000]).score(spoken[1000:], labels[1000:]) > 0.5
+
+
+def test_places_and_labels_are_spread_evenly_and_know_nothing_of_each_other() -> None:
+    grids, places = one_speaks(4001)
+    where = places[:, 0] * 5 + places[:, 1]
+    counts = (where * 4 + grids.labels).bincount(minlength=80)
+    assert counts.min() > 20 and counts.max() < 85  # 50 are expected, give or take 7
+
+
+def test_every_name_of_repeat_has_the_speakers_grid() -> None:
+    options = {"shape": (3, 5), "num_classes": 5, "channels": 7, "noise": 0.2, "seed": 3}
+    speaks, _ = one_speaks(31, backbones=("a",), **options)
+    grids = repeat(31, backbones=("p", "q", "r"), **options)
+    assert grids.names == ("p", "q", "r") and grids.classes == tuple("01234")
+    assert all(torch.equal(grid.features, speaks["a"].features) for grid in grids.grids)
+    assert torch.equal(grids.labels, speaks.labels)
+    assert repeat(3).names == ("first", "second")
+
+
+def test_the_new_draws_are_seeded_and_leave_the_global_random_state_alone(digits: PictureSet) -> None:
+    before = torch.get_rng_state()
+    draws = [
+        lambda seed: one_speaks(31, seed=seed)[0],
+        lambda seed: repeat(31, seed=seed),
+        lambda seed: blind(digits, 31, patch=1, seed=seed),
+    ]
+    for draw in draws:
+        first, again, other = (draw(seed) for seed in (3, 3, 5))
+        for name in first.names:
+            assert torch.equal(first[name].features, again[name].features)
+            assert not torch.equal(first[name].features, other[name].features)
+        assert torch.equal(first.labels, again.labels)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_speaker_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"speaker: got 'c'; expected one of a, b; name it in backbones="):
+        one_speaks(11, speaker="c")
+    with pytest.raises(ValueError, match="the name 'a' is there twice"):
+        one_speaks(11, backbones=("a", "a"))
+    with pytest.raises(ValueError, match="the name 'p' is there twice"):
+        repeat(11, backbones=("p", "p"))
+
+
+@pytest.mark.parametrize("task", [one_speaks, repeat])
+def test_a_channel_is_needed_for_each_class(task: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="channels: got 3; expected at least 4, a channel for each class"):
+        task(11, channels=3)
+
+
+@pytest.fixture(scope="module")
+def digits() -> PictureSet:
+    """70 pictures 3 × 5 whose every pixel says which row of the set they are; classes 0 to 6; the test part last."""
+    rows = torch.arange(70)
+    parts = {"train": rows[:43], "val": rows[43:53], "test": rows[53:]}
+    numbers = (rows / 70).view(-1, 1, 1, 1).expand(-1, 1, 3, 5)
+    return PictureSet(numbers, rows % 7, name="numbers", parts=parts)
+
+
+def drawn(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which rows of `digits` stand left and right."""
+    left, right = (pictures * 70).round().long()[:, 0, 0, [0, -1]].T
+    return left, right
+
+
+def test_two_digits_stand_side_by_side_and_the_label_is_their_sum(digits: PictureSet) -> None:
+    both = two_digits(digits, 211)
+    assert both.pictures.shape == (211, 3, 3, 10) and both.name == "two of numbers"
+    left, right = drawn(both.pictures)
+    expected = torch.cat([digits.pictures[left], digits.pictures[right]], dim=3)
+    assert torch.equal(both.pictures, expected)
+    assert both.labels.tolist() == [a % 7 + b % 7 for a, b in zip(left.tolist(), right.tolist(), strict=True)]
+    assert both.classes == tuple(str(number) for number in range(13))
+
+
+def test_no_digit_stands_in_two_parts(digits: PictureSet) -> None:
+    both = two_digits(digits, 701)
+    assert both.parts == {"train": 431, "val": 100, "test": 170}  # as 43, 10 and 17 of 70
+    for part, low, high in (("train", 0, 43), ("val", 43, 53), ("test", 53, 70)):
+        rows = torch.cat(drawn(getattr(both, part).pictures))
+        assert set(rows.tolist()) == set(range(low, high))
+
+
+def test_parts_follow_a_view_of_the_digits(digits: PictureSet) -> None:
+    few = digits.few_labels(3, seed=1, val=0.4)
+    both = two_digits(few, 101)
+    known = set((few.train.pictures[:, 0, 0, 0] * 70).round().long().tolist())
+    assert set(torch.cat(drawn(both.train.pictures)).tolist()) <= known
+    assert tuple(both.parts) == ("train", "val", "test") and sum(both.parts.values()) == 101
+
+
+def test_an_empty_part_stays_empty(digits: PictureSet) -> None:
+    both = two_digits(digits.split(val=0, test=0.5), 8)
+    assert both.parts == {"train": 4, "val": 0, "test": 4}
+
+
+def test_colours_are_kept() -> None:
+    colours = torch.rand(7, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(7)
+    both = two_digits(PictureSet(colours, rows % 3, parts={"train": rows}), 11)
+    assert all(
+        any(torch.equal(half, picture) for picture in colours)
+        for half in torch.cat(both.pictures.split(2, dim=3))
+    )
+
+
+def test_one_half_tells_a_tenth_of_the_sums_and_both_tell_all() -> None:
+    """Ten classes, evenly: whoever knows one digit says the sum with chance 1 / 10, as does who always says 9."""
+    numbers = torch.arange(100)
+    flat = (numbers / 100).view(-1, 1, 1, 1)
+    both = two_digits(PictureSet(flat, numbers % 10, parts={"train": numbers}), 20_011)
+    left, right = ((100 * half).round().long() % 10 for half in both.pictures[:, 0, 0].T)
+    table = torch.zeros(10, 19).index_put_((left, both.labels), torch.ones(20_011), accumulate=True)
+    assert table.amax(dim=1).sum() / 20_011 == pytest.approx(
+        0.1, abs=0.015
+    )  # the best guess from the left one
+    assert both.labels.bincount().argmax() == 9
+    assert both.labels.bincount()[9] / 20_011 == pytest.approx(0.1, abs=0.01)
+    assert torch.equal(left + right, both.labels)
+    assert both.classes == tuple(str(number) for number in range(19))
+
+
+def test_each_backbone_sees_one_half_as_a_crop_does(digits: PictureSet) -> None:
+    both, grids = two_digits(digits, 31, seed=3), blind(digits, 31, patch=1, seed=3)
+    assert grids.names == ("left", "right") and grids.parts == both.parts and grids.classes == both.classes
+    assert torch.equal(grids.labels, both.labels)
+    for name, crop in (("left", Crop(0, 0, 0.5, 1)), ("right", Crop(0.5, 0, 1, 1))):
+        torch.testing.assert_close(grids[name].features, crop(both.pictures)[:, :1])
+        assert grids[name].field == crop.field
+
+
+def test_a_patch_holds_its_own_pixels() -> None:
+    rows = torch.arange(5)
+    pixels = torch.arange(24).view(1, 1, 4, 6) / 32 + rows.view(-1, 1, 1, 1) / 64
+    grids = blind(PictureSet(pixels, rows % 2, parts={"train": rows}), 7, patch=2)
+    assert grids["left"].features.shape == grids["right"].features.shape == (7, 4, 2, 3)
+    first = grids["right"].features[0] - grids["right"].features[0, 0, 0, 0]
+    torch.testing.assert_close(first[:, 0, 0] * 32, torch.tensor([0.0, 1, 6, 7]))
+    torch.testing.assert_close(first[:, 1, 2] * 32, torch.tensor([16.0, 17, 22, 23]))
+
+
+def test_digits_that_do_not_fit_are_named(digits: PictureSet) -> None:
+    with pytest.raises(ValueError, match=r"digits: got a set with no parts; .*make them with \.split"):
+        two_digits(digits[:11], 7)
+    with pytest.raises(ValueError, match="digits: got a set with no labels"):
+        two_digits(PictureSet(digits.pictures), 7)
+    rows = torch.arange(2)
+    uneven = PictureSet(
+        [torch.rand(1, 2, 3), torch.rand(1, 3, 2)], rows, name="uneven", parts={"train": rows}
+    )
+    with pytest.raises(ValueError, match="digits: got pictures of several sizes in 'uneven'; expected one"):
+        two_digits(uneven, 7)
+    for patch in (2, 3, 5, 0):
+        with pytest.raises(
+            ValueError, match=f"patch: got {patch} for digits 3 × 5; expected a divisor of both"
+        ):
+            blind(digits, 7, patch=patch)
