@@ -124,7 +124,7 @@ def test_pin_and_compare(notebook: Notebook, view: View) -> None:
     view.page.keyboard.press("p")
     notebook.wait_for("[tuple(pin) for pin in explorer.pins]", [("first", 0, 0)])
     view.click(("first", 4, 6))
-    view.root.locator("button.toggle").click(timeout=3000)
+    view.button("− pin").click(timeout=3000)
     notebook.wait_for("explorer.compare", True)
     notebook.shoot("explorer-compare", view.root)
     before, after = (
@@ -135,7 +135,8 @@ def test_pin_and_compare(notebook: Notebook, view: View) -> None:
     difference = [b - a for a, b in zip(before, after, strict=True)]
     most, least = max(range(6), key=difference.__getitem__), min(range(6), key=difference.__getitem__)
     assert difference[most] > 0 > difference[least]
-    assert (colours[most] != colours[least]).any()
+    assert colours[most][0] > colours[most][2]  # orange where the selected patch gives more
+    assert colours[least][2] > colours[least][0]  # purple where it gives less
     view.button("Unpin first (0, 0)").click()
     notebook.wait_for("explorer.pins", [])
 

@@ -1,5 +1,6 @@
 """The exported explorer, opened from disk with the network off."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_it_opens_as_it_was_left(browser: Browser, explorer: gf.Explorer, tmp_pa
 
 
 def test_weights_that_were_not_kept_are_said(browser: Browser, explorer: gf.Explorer, tmp_path: Path) -> None:
-    path = explorer.to_html(tmp_path / "kept.html", pictures=[0], limit=30_000)
+    path = explorer.to_html(tmp_path / "kept.html", pictures=[0], limit=36_000)
     with offline_page(browser, path) as (page, _):
         view = View(page, page.locator(".grafeat")).wait()
         expect(view.caption).to_contain_text("4 strongest weights of each row")
@@ -95,6 +96,20 @@ def test_weights_that_were_not_kept_are_said(browser: Browser, explorer: gf.Expl
         view.hover(("third", row, column))
         expect(view.root.locator("output.value")).to_have_text("not kept")
         shoot(page, "page-kept")
+        mass = sum(values.sum() for name, values in everything(explorer, view).items() if name != "first")
+        assert mass == pytest.approx(1, abs=1e-3)
+        shown = [float(said) for said in re.findall(r"([\d.]+)% to", view.text())]
+        assert sum(shown) == pytest.approx(100, abs=1.5)  # the whole mass, not the kept one
+        for key in "dlcpc":  # incoming, logarithmic, compared: every patch is still answered
+            page.keyboard.press(key)
+        view.hover(("second", 2, 1))
+        page.keyboard.press("Escape")
+        view.hover(("second", 2, 0))
+        view.expect_selected(("second", 2, 0))
+
+
+def everything(explorer: gf.Explorer, view: View) -> dict[str, np.ndarray]:
+    return {name: np.array(weights) for name, weights in expected(explorer, view)[0].items()}
 
 
 def test_nan_is_said_and_hatched(browser: Browser, tmp_path: Path) -> None:
@@ -105,7 +120,15 @@ def test_nan_is_said_and_hatched(browser: Browser, tmp_path: Path) -> None:
     with offline_page(browser, gf.Explorer(model, grids, pictures).to_html(tmp_path / "nan.html")) as (page, _):
         view = View(page, page.locator(".grafeat")).wait()
         expect(view.sentence).to_contain_text("NaN weights")
+        assert len(np.unique(view.colours("first").reshape(-1, 3), axis=0)) <= 4  # hatched: lines on blank, no map
         shoot(page, "page-nan")
+        view.click(("third", 0, 1))
+        page.keyboard.press("l")  # a logarithmic scale has nothing to begin with
+        view.click(("third", 1, 1))
+        view.expect_selected(("third", 1, 1))
+        expect(view.root.locator(".mass")).to_contain_text("NaN")
+        page.keyboard.press("g")
+        expect(view.sentence).to_contain_text("nothing to measure")
 
 
 def test_one_backbone(browser: Browser, tmp_path: Path) -> None:
