@@ -1,8 +1,8 @@
-"""Relevance that travels along attention: from the readout back through every layer to the patches.
+"""Relevance from inside the graph: carried back along attention, read off vertices, or seen when patches go.
 
-A relevance matrix R (n, n) starts as the identity, each layer multiplies it from the left, and the readout's row w
-reads it: w · R. Here w is carried back through the layers, from the last to the first, which gives the same row
-without a product of two n × n matrices.
+In a rollout a relevance matrix R (n, n) starts as the identity, each layer multiplies it from the left, and the
+readout's row w reads it: w · R. Here w is carried back through the layers, from the last to the first, which gives the
+same row without a product of two n × n matrices.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.attention import PatchAttention
+from grafeat.attention import Attend, PatchAttention
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid
 from grafeat.merge import GraFeatMerge
 from grafeat.models import MergeOutput
+
+COPIES = 8  # of a picture, each without another patch, that are computed at once: larger batches are slower
 
 Row = Float[Tensor, "b n"]
 Score = Callable[[Float[Tensor, "b t"]], Float[Tensor, " b"]]
@@ -38,18 +40,32 @@ class LayerWeights:
 
 
 @contextmanager
+def attending(model: GraFeatMerge, attends: Sequence[Attend]) -> Iterator[None]:
+    """Lets each attention layer, in the order of the pass, turn logits into weights in its own way."""
+    layers = attention_layers(model)
+    before = [layer.attend for layer in layers]
+    try:
+        for layer, attend in zip(layers, attends, strict=True):
+            layer.attend = attend
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.attend = old
+
+
+def attention_layers(model: GraFeatMerge) -> list[PatchAttention]:
+    """The attention layers of a model in the order of the pass."""
+    return [module for module in model.modules() if isinstance(module, PatchAttention)]
+
+
+@contextmanager
 def kept_weights(model: GraFeatMerge) -> Iterator[list[LayerWeights]]:
     """Keeps the weights of a model's next pass, layer by layer in the order of the pass, edges knocked out or not."""
-    layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
-    before = [layer.attend for layer in layers]
+    layers = attention_layers(model)
     kept = [LayerWeights(layer.kind) for layer in layers]
-    try:
-        for layer, own in zip(layers, kept, strict=True):
-            layer.attend = _keeping(own.weights, layer.attend or _softmax)
+    pairs = zip(layers, kept, strict=True)
+    with attending(model, [_keeping(own.weights, layer.attend or _softmax) for layer, own in pairs]):
         yield kept
-    finally:
-        for layer, attend in zip(layers, before, strict=True):
-            layer.attend = attend
 
 
 @torch.no_grad()
@@ -113,6 +129,96 @@ def gradient_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: S
     return row
 
 
+def grad_cam(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) -> Row:
+    """Gradient times final vertex state, summed over channels.
+
+    The state is taken behind the readout's LayerNorm. Before it the product would always be 0, since a state times any
+    factor is read alike.
+
+    Args:
+        model: The model.
+        grids: The pictures' grids; features that require a gradient.
+        score: What is explained, of the logits.
+
+    Source: Selvaraju et al., Grad-CAM, ICCV 2017, without averaging the gradient over places: Draelos and Carin,
+    HiResCAM, arXiv 2011.08891.
+    """
+    seen: list[Tensor] = []
+    hook = model.readout.norm.register_forward_hook(lambda module, given, states: seen.append(states))
+    try:
+        logits = model(grids).logits
+    finally:
+        hook.remove()
+    return (torch.autograd.grad(score(logits).sum(), seen[0])[0] * seen[0]).sum(dim=2)
+
+
+@torch.no_grad()
+def ablation(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) -> Row:
+    """What the score of one picture loses if nothing attends to a patch and the readout does not read it.
+
+    The same as `knocked_logits` with `KnockOut(patch=…)` for each patch, but masks are as small as one patch allows.
+
+    Args:
+        model: The model; no edge of it may be knocked out.
+        grids: The grids of one picture; two patches or more.
+        score: What is explained, of the logits.
+
+    Raises:
+        ValueError: If edges are knocked out already, or there is a single patch, so that none would be left.
+    """
+    if model.readout.without is not None or any(
+        layer.attend is not None for layer in attention_layers(model)
+    ):
+        raise ValueError(
+            "model: edges are knocked out already; expected none for 'ablation'; leave knock_out first"
+        )
+    graph = PatchGraph.of(tuple(grids))
+    if graph.num_vertices == 1:
+        raise ValueError(
+            "grids: got a single patch; expected two or more for 'ablation'; no patch would be left"
+        )
+    whole = score(model(grids).logits)
+    losses = []
+    for out in torch.arange(graph.num_vertices, device=model.device).split(COPIES):
+        copies = [
+            FeatureGrid.trusted(grid.name, grid.features.expand(len(out), -1, -1, -1), grid.field)
+            for grid in grids
+        ]
+        with _patches_out(model, graph, out):
+            losses.append(whole - score(model(copies).logits))
+    return torch.cat(losses)[None]
+
+
+@contextmanager
+def _patches_out(model: GraFeatMerge, graph: PatchGraph, out: Int[Tensor, " k"]) -> Iterator[None]:
+    """Takes one patch out of each picture of a batch."""
+
+    def unread(name: str, logits: Float[Tensor, "k patches queries"]) -> Float[Tensor, "k patches queries"]:
+        every = torch.arange(graph.num_vertices, device=out.device)[graph.slices[name]]
+        return logits.masked_fill((every == out[:, None])[..., None], -torch.inf)
+
+    before = model.readout.without
+    try:
+        with attending(model, [_without(layer.kind, graph, out) for layer in attention_layers(model)]):
+            model.readout.without = unread
+            yield
+    finally:
+        model.readout.without = before
+
+
+def _without(kind: Kind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Attend:
+    def attend(
+        name: str, logits: Float[Tensor, "k heads queries keys"]
+    ) -> Float[Tensor, "k heads queries keys"]:
+        gone = (_keys(kind, name, graph).to(out.device) == out[:, None])[:, None, None]  # (k, 1, 1, keys)
+        if not bool(gone.any()):
+            return logits.softmax(dim=-1)
+        alone = gone.all(dim=-1, keepdim=True)  # a grid of one patch: no key is left
+        return logits.masked_fill(gone & ~alone, -torch.inf).softmax(dim=-1).masked_fill(alone, 0)
+
+    return attend
+
+
 def _reading_relevance(
     model: GraFeatMerge, output: MergeOutput, score: Score
 ) -> dict[str, Float[Tensor, "b patches"]]:
@@ -156,7 +262,7 @@ def _joined(blocks: dict[str, Float[Tensor, "b _"]], graph: PatchGraph) -> Row:
     return torch.cat([blocks[name] for name in graph.names], dim=1)
 
 
-def _keeping(kept: Weights, attend: Callable[[str, Tensor], Tensor]) -> Callable[[str, Tensor], Tensor]:
+def _keeping(kept: Weights, attend: Attend) -> Attend:
     def keep(
         name: str, logits: Float[Tensor, "b heads queries keys"]
     ) -> Float[Tensor, "b heads queries keys"]:
