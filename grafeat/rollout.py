@@ -210,11 +210,16 @@ def _without(kind: Kind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Attend:
     def attend(
         name: str, logits: Float[Tensor, "k heads queries keys"]
     ) -> Float[Tensor, "k heads queries keys"]:
-        gone = (_keys(kind, name, graph).to(out.device) == out[:, None])[:, None, None]  # (k, 1, 1, keys)
-        if not bool(gone.any()):
+        keys = _keys(kind, name, graph).to(out.device)
+        picture, column = (keys == out[:, None]).nonzero(as_tuple=True)
+        if len(keys) > 1:
+            logits[
+                picture, :, :, column
+            ] = -torch.inf  # in place, as they are nobody else's: a mask over all takes longer
             return logits.softmax(dim=-1)
-        alone = gone.all(dim=-1, keepdim=True)  # a grid of one patch: no key is left
-        return logits.masked_fill(gone & ~alone, -torch.inf).softmax(dim=-1).masked_fill(alone, 0)
+        weights = logits.softmax(dim=-1)
+        weights[picture] = 0  # no key is left
+        return weights
 
     return attend
 
