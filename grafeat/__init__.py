@@ -2,7 +2,7 @@
 
 The data path, which is also the order in which the modules import each other:
 
-    pictures -> backbones -> feature grids -> patch graph -> merge -> image vector -> task -> views
+    pictures -> backbones -> feature grids -> patch graph -> merge -> image vector -> task -> dominance -> views
 
 Axis letters, everywhere: b batch, c channels, h w rows and columns of a grid, n vertices of all backbones together,
 d model width, t classes. Two-sided names end in _src and _dst.
@@ -15,6 +15,8 @@ Words:
     cross attention   between backbones
     image vector      what the readout gives: (d,)
     attention mass    where information is routed; not importance
+    value, share      what a backbone adds to the centred logit; its part of what is positive
+    knock out         mask edges or patches and compute again
 """
 
 import importlib
@@ -35,6 +37,7 @@ from grafeat.merge import GraFeatMerge, MergeConfig
 from grafeat.models import GridModel, MergeOutput
 from grafeat.narrow import train_backbone
 from grafeat.pictures import PictureSet
+from grafeat.relevance import Relevance, relevance
 from grafeat.store import extract
 from grafeat.training import Evaluation, History, evaluate, fit, predict
 from grafeat.zoo import list_backbones, load_backbone
@@ -61,6 +64,7 @@ __all__ = [
     "MergeOutput",
     "PatchGraph",
     "PictureSet",
+    "Relevance",
     "capture",
     "dominance",
     "evaluate",
@@ -75,6 +79,7 @@ __all__ = [
     "planted",
     "plots",
     "predict",
+    "relevance",
     "save",
     "train_backbone",
 ]

@@ -141,7 +141,7 @@ class Readout(nn.Module):
         there = (logits != -torch.inf).sum(dim=1)  # patches that were not knocked out
         presence = torch.zeros_like(logits[:, 0])
         if self.kind in ("relation", "attention"):
-            presence = logits.logsumexp(dim=1) - there.clamp(min=1).log()
+            presence = logits.logsumexp(dim=1) - there.clamp(min=1).to(logits).log()
         presence = presence if self.relation is None else presence + self.relation[self.names.index(name)]
         return presence.masked_fill(there == 0, -torch.inf)
 

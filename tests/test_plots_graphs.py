@@ -33,6 +33,10 @@ class MadeUp:
 
     dense: Tensor
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("intra", "cross")
+
     def block(
         self, query: str, key: str, *, layer: int, head: int | None = None, picture: int = 0
     ) -> Float[Tensor, "patches_query patches_key"]:

@@ -1,6 +1,7 @@
 """Relevance against the papers' formulas by hand, the axioms, knock-outs, and what must not change it."""
 
 import copy
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -276,7 +277,7 @@ def test_other_pictures_and_the_order_of_backbones_change_nothing(method: str) -
 def test_many_pictures_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = built(), grids(b=5)
     whole = relevance(model, seen)
-    monkeypatch.setattr("grafeat.relevance.AT_ONCE", 2 * 18)
+    monkeypatch.setattr(sys.modules["grafeat.relevance"], "AT_ONCE", 2 * 18)
     same(relevance(model, seen).flat, whole.flat)
     assert whole.target.tolist() == model(seen).logits.argmax(dim=1).tolist()
 
