@@ -25,7 +25,8 @@ from typing import Any
 from grafeat import measures, planted
 from grafeat.attention import CrossAttention, IntraAttention
 from grafeat.backbones import Backbone, Crop
-from grafeat.captured import CapturedAttention, capture
+from grafeat.captured import CapturedAttention
+from grafeat.capturing import capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
 from grafeat.dominance import Dominance, dominance

@@ -1,14 +1,14 @@
 """The capture of attention: queries and keys are kept, and the weights rebuilt from them on demand."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from grafeat.attention import Blocks, PatchAttention
+from grafeat.files import size
 from grafeat.graph import Kind, Patch, PatchGraph
 
 KINDS: tuple[Kind, ...] = ("intra", "cross")
@@ -16,7 +16,9 @@ LIMIT = 4 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
+class CapturedLayer:
+    """One layer's queries and keys, and the layer that builds the weights from them."""
+
     attention: PatchAttention
     q: Blocks
     k: Blocks
@@ -54,7 +56,7 @@ class CapturedAttention:
     """
 
     limit: int = LIMIT
-    _layers: dict[tuple[Kind, int], _Layer] = field(default_factory=dict)
+    _layers: dict[tuple[Kind, int], CapturedLayer] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         if not self._layers:
@@ -98,7 +100,7 @@ class CapturedAttention:
         return self._any.graph
 
     @property
-    def _any(self) -> _Layer:
+    def _any(self) -> CapturedLayer:
         if not self._layers:
             raise ValueError(
                 "attention: nothing was captured; call model(grids) inside `with capture(model)`"
@@ -300,7 +302,7 @@ class CapturedAttention:
                 "or one picture, for row() or column() of one patch, or capture with a higher limit="
             )
 
-    def _checked(self, kind: Kind, names: tuple[str, ...], layer: int, head: int | None) -> _Layer:
+    def _checked(self, kind: Kind, names: tuple[str, ...], layer: int, head: int | None) -> CapturedLayer:
         for name in names:
             if name not in self.graph.shapes:
                 raise ValueError(
@@ -314,82 +316,3 @@ class CapturedAttention:
         if head is not None and not 0 <= head < kept.size[1]:
             raise ValueError(f"head: got {head}; expected 0 to {kept.size[1] - 1}, or None for all")
         return kept
-
-
-@contextmanager
-def capture(
-    model: nn.Module, *, dtype: torch.dtype | None = None, limit: int = LIMIT
-) -> Iterator[CapturedAttention]:
-    """Keeps queries and keys of every attention layer while the context is open; outside it, nothing is kept.
-
-    The weights rebuilt from them come from the same queries, keys and biases as the fused pass. Of several
-    passes the last one stays. What was captured can be read after the context has ended. Of nested captures
-    of one model the innermost records.
-
-    Args:
-        model: A model with attention layers, such as `GraFeatMerge`.
-        dtype: In which floating-point type they are kept; as they come if absent. `torch.float16` takes half the
-            memory, and moves weights by up to a hundredth of themselves.
-        limit: Bytes that they may take. The first layer tells what all will take, so that a pass that would take more
-            stops there.
-
-    Yields:
-        The captured attention, filled by each forward pass.
-
-    Raises:
-        ValueError: If the model has no attention layers, or `dtype` is no floating-point type; in the pass, if it
-            would keep more than `limit`.
-    """
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype: got {dtype}; expected a floating-point type; torch.float16 takes least")
-    record = CapturedAttention(limit)
-    attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
-    before = [attention.recorder for attention in attentions]
-    if not attentions:
-        raise ValueError(
-            f"model: {type(model).__name__} has no attention layers to capture; use GraFeatMerge"
-        )
-    for kind in KINDS:
-        for layer, attention in enumerate(a for a in attentions if a.kind == kind):
-            attention.recorder = _recorder(record, kind, layer, attention, dtype, len(attentions))
-    try:
-        yield record
-    finally:
-        for attention, recorder in zip(attentions, before, strict=True):
-            attention.recorder = recorder
-
-
-def _recorder(
-    record: CapturedAttention,
-    kind: Kind,
-    layer: int,
-    attention: PatchAttention,
-    dtype: torch.dtype | None,
-    layers: int,
-) -> Callable[[Blocks, Blocks, PatchGraph], None]:
-    def keep(q: Blocks, k: Blocks, graph: PatchGraph) -> None:
-        values = sum(states.numel() for blocks in (q, k) for states in blocks.values())
-        width = (dtype or next(iter(q.values())).dtype).itemsize
-        if (needed := layers * width * values) > record.limit:
-            pictures = len(next(iter(q.values())))
-            raise ValueError(
-                f"limit: queries and keys of {pictures:,} pictures in {layers} layers would take {size(needed)}, more "
-                f"than the {size(record.limit)} allowed; pass fewer pictures, or capture with dtype=torch.float16 or a "
-                "higher limit="
-            )
-        q, k = (
-            {name: states.detach().to(dtype or states.dtype) for name, states in blocks.items()}
-            for blocks in (q, k)
-        )
-        record._layers[kind, layer] = _Layer(attention, q, k, graph)
-
-    return keep
-
-
-def size(count: float) -> str:
-    """Bytes as a reader says them: 640 B, 12.9 MB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} GB" if count < 1000 else f"{count:,.0f} GB"

@@ -1,7 +1,8 @@
 """What every way to mix feature grids has in common: the same grids in, the same output out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -132,3 +133,14 @@ class GridModel(nn.Module, ABC):
             )
         dtype = next(parameter.dtype for parameter in self.parameters())
         return grid.to(device=self.device, dtype=dtype)
+
+
+@contextmanager
+def evaluating(model: GridModel) -> Iterator[None]:
+    """Nothing is dropped inside; afterwards the model is in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

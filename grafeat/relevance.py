@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from grafeat.attention import PatchAttention
-from grafeat.dominance import _centred, _targets
+from grafeat.game import centred, targets_of
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
@@ -146,7 +146,7 @@ def relevance(
     with torch.inference_mode(False), torch.enable_grad():
         exact = _frozen(model)
         parts = [shown[start : start + at_once] for start in range(0, len(shown), at_once)]
-        targets = _targets(target, torch.cat([_logits(exact, part) for part in parts]), model.num_classes)
+        targets = targets_of(target, torch.cat([_logits(exact, part) for part in parts]), model.num_classes)
         size = 1 if chosen.alone else at_once
         rows = []
         for start in range(0, len(shown), size):
@@ -176,13 +176,13 @@ class _Asked:
         return tuple(grid.features for grid in self.grids)
 
     def score(self, logits: Float[Tensor, "b t"]) -> Float[Tensor, " b"]:
-        return _centred(logits, self.targets.expand(len(logits)))
+        return centred(logits, self.targets.expand(len(logits)))
 
     def score_of(self, *features: Tensor) -> Float[Tensor, " b"]:
         """The centred logit for changed features; the last argument holds the targets, as Captum repeats them."""
         named = zip(self.grids, features[:-1], strict=True)
         changed = [FeatureGrid.trusted(grid.name, part, grid.field) for grid, part in named]
-        return _centred(self.model(changed).logits, features[-1])
+        return centred(self.model(changed).logits, features[-1])
 
 
 def _attention_rollout(asked: _Asked) -> Row:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import networkx as nx
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grafeat.attention import Angles, CrossAttention, IntraAttention, PatchAttention, RotaryPositions, rotate
-from grafeat.captured import capture
+from grafeat.capturing import capture
 from grafeat.graph import PatchGraph
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
@@ -26,13 +26,7 @@ LAYERS = (IntraAttention, CrossAttention)
 Layer = type[IntraAttention] | type[CrossAttention]
 
 
-@pytest.fixture(autouse=True)
-def seeded_on_one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("seeded_on_one_thread")
 
 
 def states(n: int = N, width: int = WIDTH) -> Tensor:

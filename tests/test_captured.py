@@ -1,7 +1,6 @@
 """Capture shows the weights that a pass used, costs nothing when it is off, and leaves nothing behind."""
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from grafeat.attention import CrossAttention, IntraAttention, PatchAttention, RotaryPositions
-from grafeat.captured import CapturedAttention, capture
+from grafeat.captured import CapturedAttention
+from grafeat.capturing import capture
 from grafeat.graph import PatchGraph
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
@@ -19,13 +19,7 @@ B, HEADS, K = 11, 3, 14  # pictures, heads, channels of a head
 WIDTH = HEADS * K
 
 
-@pytest.fixture(autouse=True)
-def seeded_on_one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("seeded_on_one_thread")
 
 
 def states(n: int = GRAPH.num_vertices) -> Tensor:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx as nx
@@ -11,6 +13,7 @@ import traitlets
 from ipywidgets import IntSlider, VBox
 from test_explorer_payload import HEADS, LAYERS, SHAPES
 from torch import Tensor
+from walkthrough.record import ROOT
 
 import grafeat as gf
 from grafeat.explorer import Explorer
@@ -249,5 +252,8 @@ def test_nan_weights_are_passed_on_as_nan(grids: gf.GridSet, tmp_path: Path) -> 
     assert explorer.to_png(tmp_path / "nan.png").exists()
 
 
-def test_the_public_name_is_there_without_importing_matplotlib_first() -> None:
+def test_importing_grafeat_leaves_the_explorer_and_matplotlib_for_later() -> None:
+    asked = "import sys, grafeat; print([name in sys.modules for name in ('matplotlib', 'anywidget')])"
+    run = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[False, False]"
     assert gf.Explorer is Explorer

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions
-from grafeat.captured import capture
+from grafeat.capturing import capture
 from grafeat.graph import AttentionWeights, Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from grafeat.attention import Angles, CrossAttention, IntraAttention, RotaryPositions
-from grafeat.captured import CapturedAttention, capture
+from grafeat.captured import CapturedAttention
+from grafeat.capturing import capture
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.measures import (
     Communities,

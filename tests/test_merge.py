@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from grafeat import merge
 from grafeat.attention import PatchAttention, PerBackbone
-from grafeat.captured import capture
+from grafeat.capturing import capture
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge, MergeConfig

@@ -18,7 +18,8 @@ from matplotlib.text import Text
 from torch import nn
 
 from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions
-from grafeat.captured import CapturedAttention, capture
+from grafeat.captured import CapturedAttention
+from grafeat.capturing import capture
 from grafeat.graph import Patch, PatchGraph
 from grafeat.plots.attention import attention_maps
 from grafeat.plots.heatmaps import heat_of

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grafeat.attention import CrossAttention, RotaryPositions
-from grafeat.captured import capture
+from grafeat.capturing import capture
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import WHOLE
 from grafeat.plots.rows import AttentionRow, attention_rows, kept_share, strongest_edges

@@ -465,7 +465,7 @@ function outlinesOf(image) {
       slope[at] = Math.hypot(smooth[at + 1] - smooth[at - 1], smooth[at + width] - smooth[at - width]);
     }
   const limit = Float32Array.from(slope).sort()[Math.floor(0.985 * slope.length)];
-  const [white, black] = ["255", "0"].map((ink) => inked(slope, limit, Number(ink), width, height));
+  const [white, black] = [255, 0].map((ink) => inked(slope, limit, ink, width, height));
   return { white, black };
 }
 
@@ -537,7 +537,7 @@ function effective(weights) {
 /** One backbone's grid: a heatmap in place over the picture. */
 class Panel {
   constructor(explorer, number) {
-    Object.assign(this, { explorer, number, backbone: explorer.facts.backbones[number], map: null });
+    Object.assign(this, { explorer, number, backbone: explorer.facts.backbones[number] });
     const { name, rows, columns } = this.backbone;
     this.canvas = h("canvas", { "aria-hidden": "true" });
     this.title = h("span", { class: "name", title: name });
@@ -893,7 +893,6 @@ class Explorer {
     this.prediction = h("div", { class: "prediction" });
     this.massTitle = h("h3", {}, "Attention mass", h("span", { class: "note" }, "routing, not importance"));
     this.mass = h("div", { class: "mass" });
-    this.dotsTitle = h("h3", {}, "Edge under the pointer", h("span", { class: "note" }, "each dot a head"));
     this.dotsNote = h("p", { class: "note" });
     this.dots = h("canvas", { "aria-hidden": "true" });
     return [
@@ -901,7 +900,7 @@ class Explorer {
       h("section", {}, h("h3", {}, "Prediction", this.truth), this.prediction),
       h("section", {}, this.massTitle, this.mass),
       this.buildStates(),
-      h("section", {}, this.dotsTitle, this.dotsNote, this.dots),
+      h("section", {}, h("h3", {}, "Edge under the pointer", h("span", { class: "note" }, "each dot a head")), this.dotsNote, this.dots),
     ];
   }
 

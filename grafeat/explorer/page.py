@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import grafeat
-from grafeat.captured import size
 from grafeat.explorer.payload import Form, Shape, pack, to_bytes
 from grafeat.explorer.source import Source, measured
+from grafeat.files import size
 from grafeat.files import write as write_file
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def write(path: str | Path, source: Source, pictures: Sequence[int], state: Mapp
         "pictures": entries,
         "thumbnails": {number: base64.b64encode(source.thumbnail(number)).decode() for number in pictures},
     }
-    return write_file(path, _document(facts, scripts, source, len(pictures)))
+    return write_file(path, _document(facts, scripts, source))
 
 
 def chosen(shape: Shape, pictures: int, limit: int) -> tuple[Form, int]:
@@ -73,7 +73,7 @@ def _entry(source: Source, number: int, form: Form, k: int) -> tuple[dict[str, A
     return {**about, "form": form, "width": shape.head_width, "k": k, "places": places}, content
 
 
-def _document(facts: Mapping[str, Any], scripts: Sequence[str], source: Source, pictures: int) -> str:
+def _document(facts: Mapping[str, Any], scripts: Sequence[str], source: Source) -> str:
     """The whole file. A tag inside a script could end it, so JSON's `<` is written as its code."""
     names = ", ".join(source.graph.names)
     title = html.escape(f"Attention of {names}")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention
+from grafeat.captured import KINDS, CapturedAttention
 from grafeat.graph import Kind
 
 Form = Literal["rows", "states", "strongest", "vertices"]
@@ -108,7 +108,7 @@ def pack(attention: CapturedAttention, picture: int, form: Form, *, k: int = 0) 
         elif form == "strongest":
             _write_strongest(arrays, block, torch.cat([weights, weights.mean(dim=0, keepdim=True)]), k)
         elif form == "states":
-            kind = 0 if block.kind == "intra" else 1
+            kind = KINDS.index(block.kind)
             arrays["lse"][block.layer, kind, :, block.own] = block.lse
     if form == "states":
         _write_states(arrays, attention, picture)
@@ -183,7 +183,7 @@ def _empty(shape: Shape, form: Form, k: int, backbones: int) -> Arrays:
 
 def _summarise(arrays: Arrays, block: Block, weights: Tensor, attention: CapturedAttention) -> None:
     """The largest weight, the mean entropy as a share of the largest possible, and where the mass goes."""
-    layer, kind, graph = block.layer, 0 if block.kind == "intra" else 1, attention.graph
+    layer, kind, graph = block.layer, KINDS.index(block.kind), attention.graph
     mean = weights.mean(dim=0)
     tops = torch.cat([weights.amax(dim=(1, 2)), mean.amax()[None]]).numpy()
     arrays["top"][layer, :, kind] = np.maximum(arrays["top"][layer, :, kind], tops)  # NaN stays NaN
@@ -216,7 +216,7 @@ def _sum_up(arrays: Arrays, block: Block, weights: Tensor, attention: CapturedAt
 def _write_rows(arrays: Arrays, block: Block, weights: Tensor) -> None:
     scale = weights.amax(dim=-1)
     levels = (weights / scale[..., None] * 255).round().nan_to_num().to(torch.uint8)
-    kind = 0 if block.kind == "intra" else 1
+    kind = KINDS.index(block.kind)
     arrays["scale"][block.layer, :, block.own, kind] = scale.numpy()
     seen = block.seen.numpy()
     for vertex, row in zip(range(block.own.start, block.own.stop), levels.unbind(dim=1), strict=True):
@@ -225,7 +225,7 @@ def _write_rows(arrays: Arrays, block: Block, weights: Tensor) -> None:
 
 def _write_strongest(arrays: Arrays, block: Block, weights: Tensor, k: int) -> None:
     values, at = weights.topk(min(k, weights.shape[-1]), dim=-1)
-    kind, kept = 0 if block.kind == "intra" else 1, values.shape[-1]
+    kind, kept = KINDS.index(block.kind), values.shape[-1]
     scale = values[..., :1]
     levels = (values / scale * 255).round().nan_to_num().to(torch.uint8)
     layer, own = block.layer, block.own
@@ -239,7 +239,7 @@ def _write_strongest(arrays: Arrays, block: Block, weights: Tensor, k: int) -> N
 def _write_states(arrays: Arrays, attention: CapturedAttention, picture: int) -> None:
     names = attention.graph.names
     for kind in attention.kinds:
-        number = 0 if kind == "intra" else 1
+        number = KINDS.index(kind)
         for layer in range(attention.layers(kind)):
             q, k, biases = attention.states(kind, layer, picture)
             for symbol, states in (("q", q), ("k", k)):
@@ -293,7 +293,7 @@ class VertexWeights:
         shape = Shape.of(self.attention)
         self.lse = torch.zeros(shape.layers, 2, shape.heads, shape.vertices)
         for block in blocks(self.attention, self.picture):
-            self.lse[block.layer, 0 if block.kind == "intra" else 1, :, block.own] = block.lse
+            self.lse[block.layer, KINDS.index(block.kind), :, block.own] = block.lse
 
     def arrays(self, vertex: int) -> Arrays:
         """What a vertex attends to and what attends to it, in all layers and heads, in 8 bits."""
@@ -323,7 +323,7 @@ class VertexWeights:
         bias = np.zeros((len(names), len(names)), dtype=np.float32)
         _write_bias(bias, biases, self.attention)
         each = torch.from_numpy(bias).repeat_interleave(sizes, dim=0).repeat_interleave(sizes, dim=1)
-        lse, scale = self.lse[layer, 0 if kind == "intra" else 1], math.sqrt(keys.shape[-1])
+        lse, scale = self.lse[layer, KINDS.index(kind)], math.sqrt(keys.shape[-1])
         attends = (keys @ queries[:, vertex, :, None])[..., 0] / scale + each[vertex] - lse[:, vertex, None]
         attended = (queries @ keys[:, vertex, :, None])[..., 0] / scale + each[:, vertex] - lse
         return attends, attended

@@ -2,8 +2,7 @@
 
 import io
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +13,13 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention, capture
+from grafeat.captured import CapturedAttention
+from grafeat.capturing import capture
 from grafeat.explorer.payload import Arrays
 from grafeat.graph import PatchGraph
 from grafeat.grids import WHOLE, GridSet
 from grafeat.measures import communities, pagerank
-from grafeat.models import GridModel, MergeOutput
+from grafeat.models import GridModel, MergeOutput, evaluating
 from grafeat.pictures import PictureSet
 from grafeat.plots.features import ComponentColours
 from grafeat.plots.palette import DIVERGING, SEQUENTIAL, backbone_colours
@@ -132,11 +132,9 @@ class Source:
 
     def aspect(self, picture: int) -> float:
         """Height of a picture over its width; of the first grid where there are no pictures."""
-        if self.pictures is None:
-            rows, columns = next(iter(self.graph.shapes.values()))
-            return rows / columns
         shown = self.picture(picture)
-        return 1.0 if shown is None else shown.shape[-2] / shown.shape[-1]
+        rows, columns = next(iter(self.graph.shapes.values())) if shown is None else shown.shape[-2:]
+        return rows / columns
 
     def picture(self, number: int) -> Tensor | None:
         """One picture (3, H, W) in [0, 1], if it is at hand."""
@@ -176,17 +174,6 @@ class Source:
             self._components = ComponentColours.fit(finite if len(finite) else torch.zeros(3, vectors.shape[1]))
         shown = torch.stack([self._components(_vectors(states)) for states in self[picture].output.states])
         return (shown.nan_to_num(0.5) * 255).round().to(torch.uint8).numpy()
-
-
-@contextmanager
-def evaluating(model: GridModel) -> Iterator[None]:
-    """Nothing is dropped inside; afterwards the model is in the mode it was in."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def measured(attention: CapturedAttention, *, layer: int | None = None, head: int | None = None) -> Arrays:
