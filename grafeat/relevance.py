@@ -1,33 +1,25 @@
 """Which patches of which backbone speak for a prediction, by any of several methods."""
 
-import copy
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from grafeat.attention import PatchAttention
-from grafeat.game import centred, targets_of
+from grafeat import attributions, rollout
+from grafeat.attributions import drawn_from
+from grafeat.game import targets_of
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
-from grafeat.projection import Projection
-from grafeat.rollout import Row, ablation, attention_rollout, grad_cam, gradient_rollout
+from grafeat.rollout import Row
+from grafeat.standardised import Subject, finite_logits, frozen, has_projections, in_order, standardised
 
 AT_ONCE = 4096  # vertices of all pictures of one pass
-WINDOW = 3  # patches along a side of the window that occlusion slides
-CELLS = 4  # cells along a side of a grid, the players of Shapley values
-MOST_EXACT = 5  # players whose every order is tried: 120 orders
-NOISE = 0.1  # of gradient SHAP, in standard deviations of a component
-SEVERAL = 16  # changed copies of a picture that are computed at once, at least where they fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,157 +136,45 @@ def relevance(
         )
     at_once = max(1, AT_ONCE // graph.num_vertices)
     with torch.inference_mode(False), torch.enable_grad():
-        exact = _frozen(model)
+        exact = frozen(model)
         parts = [shown[start : start + at_once] for start in range(0, len(shown), at_once)]
-        targets = targets_of(target, torch.cat([_logits(exact, part) for part in parts]), model.num_classes)
+        targets = targets_of(
+            target, torch.cat([finite_logits(exact, part) for part in parts]), model.num_classes
+        )
         size = 1 if chosen.alone else at_once
         rows = []
         for start in range(0, len(shown), size):
-            own = targets[start : start + size].to(model.device)
-            asked = _asked(exact, shown[start : start + size], own, samples or chosen.samples, at_once)
-            with _drawn_from(seed):
-                rows.append(chosen.compute(asked).detach().float().cpu())
-    names = [grid.name for grid in _in_order(model, shown)]
+            own = targets[start : start + size]
+            draws = samples or chosen.samples
+            subject = standardised(exact, shown[start : start + size], own, samples=draws, at_once=at_once)
+            with drawn_from(seed):
+                rows.append(chosen.compute(subject).detach().float().cpu())
+    names = [grid.name for grid in in_order(model, shown)]
     sizes = [graph.sizes[name] for name in names]
     blocks = dict(zip(names, torch.cat(rows).split(sizes, dim=1), strict=True))
     maps = {name: blocks[name].unflatten(1, graph.shapes[name]) for name in graph.names}
     return Relevance(maps=maps, method=method, signed=chosen.signed, target=targets, graph=graph)
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What a method gets: a model whose standardisation is done, and standardised grids in the model's order."""
-
-    model: GridModel
-    grids: tuple[FeatureGrid, ...]
-    targets: Int[Tensor, " b"]
-    samples: int
-    at_once: int
-
-    @property
-    def features(self) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        return tuple(grid.features for grid in self.grids)
-
-    def score(self, logits: Float[Tensor, "b t"]) -> Float[Tensor, " b"]:
-        return centred(logits, self.targets.expand(len(logits)))
-
-    def score_of(self, *features: Tensor) -> Float[Tensor, " b"]:
-        """The centred logit for changed features; the last argument holds the targets, as Captum repeats them."""
-        named = zip(self.grids, features[:-1], strict=True)
-        changed = [FeatureGrid.trusted(grid.name, part, grid.field) for grid, part in named]
-        return centred(self.model(changed).logits, features[-1])
+def _attention_rollout(subject: Subject) -> Row:
+    return rollout.attention_rollout(cast(GraFeatMerge, subject.model), subject.grids)
 
 
-def _attention_rollout(asked: _Asked) -> Row:
-    return attention_rollout(cast(GraFeatMerge, asked.model), asked.grids)
+def _gradient_rollout(subject: Subject) -> Row:
+    return rollout.gradient_rollout(cast(GraFeatMerge, subject.model), subject.grids, subject.score)
 
 
-def _gradient_rollout(asked: _Asked) -> Row:
-    return gradient_rollout(cast(GraFeatMerge, asked.model), asked.grids, asked.score)
+def _grad_cam(subject: Subject) -> Row:
+    return rollout.grad_cam(cast(GraFeatMerge, subject.model), subject.grids, subject.score)
 
 
-def _gradient_x_input(asked: _Asked) -> Row:
-    score = asked.score(asked.model(asked.grids).logits).sum()
-    gradients = torch.autograd.grad(score, asked.features, materialize_grads=True)
-    return _summed([slope * part for slope, part in zip(gradients, asked.features, strict=True)])
-
-
-def _grad_cam(asked: _Asked) -> Row:
-    return grad_cam(cast(GraFeatMerge, asked.model), asked.grids, asked.score)
-
-
-def _ablation(asked: _Asked) -> Row:
-    return ablation(cast(GraFeatMerge, asked.model), asked.grids, asked.score)
-
-
-def _integrated_gradients(asked: _Asked) -> Row:
-    from captum.attr import IntegratedGradients  # brings matplotlib along, so only where it is used
-
-    explained = IntegratedGradients(asked.score_of).attribute(
-        asked.features,
-        additional_forward_args=(asked.targets,),
-        n_steps=asked.samples,
-        internal_batch_size=max(len(asked.targets), min(SEVERAL, asked.at_once)),
-    )
-    return _summed(explained)
-
-
-def _gradient_shap(asked: _Asked) -> Row:
-    from captum.attr import GradientShap
-
-    explained = GradientShap(asked.score_of).attribute(
-        asked.features,
-        baselines=tuple(torch.zeros_like(part) for part in asked.features),
-        additional_forward_args=(asked.targets,),
-        n_samples=asked.samples,
-        stdevs=NOISE,
-    )
-    return _summed(explained)
-
-
-def _feature_ablation(asked: _Asked) -> Row:
-    from captum.attr import FeatureAblation
-
-    return _of_patches(FeatureAblation(asked.score_of), asked, feature_mask=_numbered(asked, math.inf))
-
-
-def _occlusion(asked: _Asked) -> Row:
-    from captum.attr import Occlusion
-
-    windows = tuple(
-        (part.shape[1], *(min(WINDOW, side) for side in part.shape[2:])) for part in asked.features
-    )
-    return _of_patches(Occlusion(asked.score_of), asked, sliding_window_shapes=windows)
-
-
-def _shapley(asked: _Asked) -> Row:
-    from captum.attr import ShapleyValues, ShapleyValueSampling
-
-    cells = _numbered(asked, CELLS)
-    numbers = torch.cat([part.flatten() for part in cells])
-    if int(numbers.max()) < MOST_EXACT:
-        values = _of_patches(ShapleyValues(asked.score_of), asked, feature_mask=cells)
-    else:
-        sampled = ShapleyValueSampling(asked.score_of)
-        values = _of_patches(sampled, asked, feature_mask=cells, n_samples=asked.samples)
-    return values / numbers.bincount()[numbers].to(values)
-
-
-def _of_patches(method: Any, asked: _Asked, **options: Any) -> Row:
-    """What a method of Captum's says when patches become the mean patch: the same of each of their channels."""
-    with torch.no_grad():
-        explained = method.attribute(
-            tuple(part.detach() for part in asked.features),
-            additional_forward_args=(asked.targets,),
-            perturbations_per_eval=min(SEVERAL, asked.at_once),
-            **options,
-        )
-    return torch.cat([part[:, 0].flatten(1) for part in explained], dim=1)
-
-
-def _numbered(asked: _Asked, most: float) -> tuple[Int[Tensor, "1 1 _ _"], ...]:
-    """The number of each patch's cell, at most so many along a side of a grid.
-
-    Captum takes equal numbers in two grids out together: so no number is there twice.
-    """
-    found, first = [], 0
-    for part in asked.features:
-        (h, w), device = part.shape[2:], part.device
-        rows, columns = int(min(h, most)), int(min(w, most))
-        row = torch.arange(h, device=device) * rows // h
-        column = torch.arange(w, device=device) * columns // w
-        found.append((first + row[:, None] * columns + column)[None, None])
-        first += rows * columns
-    return tuple(found)
-
-
-def _summed(products: Sequence[Float[Tensor, "b _ _ _"]]) -> Row:
-    return torch.cat([part.sum(dim=1).flatten(1) for part in products], dim=1)
+def _ablation(subject: Subject) -> Row:
+    return rollout.ablation(cast(GraFeatMerge, subject.model), subject.grids, subject.score)
 
 
 @dataclass(frozen=True)
 class _Method:
-    compute: Callable[[_Asked], Row]
+    compute: Callable[[Subject], Row]
     signed: bool = True
     samples: int = 0  # 0 where nothing is sampled
     graph: bool = False  # whether it needs attention and vertices
@@ -304,13 +184,13 @@ class _Method:
 _METHODS = {
     "attention_rollout": _Method(_attention_rollout, signed=False, graph=True),
     "gradient_rollout": _Method(_gradient_rollout, signed=False, graph=True),
-    "gradient_x_input": _Method(_gradient_x_input),
+    "gradient_x_input": _Method(attributions.gradient_x_input),
     "grad_cam": _Method(_grad_cam, graph=True),
-    "integrated_gradients": _Method(_integrated_gradients, samples=50),
-    "gradient_shap": _Method(_gradient_shap, samples=50, alone=True),
-    "feature_ablation": _Method(_feature_ablation, alone=True),
-    "occlusion": _Method(_occlusion, alone=True),
-    "shapley": _Method(_shapley, samples=25, alone=True),
+    "integrated_gradients": _Method(attributions.integrated_gradients, samples=50),
+    "gradient_shap": _Method(attributions.gradient_shap, samples=50, alone=True),
+    "feature_ablation": _Method(attributions.feature_ablation, alone=True),
+    "occlusion": _Method(attributions.occlusion, alone=True),
+    "shapley": _Method(attributions.shapley, samples=25, alone=True),
     "ablation": _Method(_ablation, graph=True, alone=True),
 }
 METHODS = tuple(_METHODS)
@@ -326,7 +206,7 @@ def _chosen(model: GridModel, method: str, samples: int | None) -> _Method:
         raise TypeError(
             f"model: got {kind}, which has no graph; {method!r} needs GraFeatMerge; or use {others}"
         )
-    if not isinstance(getattr(model, "projections", None), nn.ModuleList):
+    if not has_projections(model):
         raise TypeError(
             f"model: got {kind}, which has no projections; expected one that standardises its grids"
         )
@@ -338,64 +218,3 @@ def _chosen(model: GridModel, method: str, samples: int | None) -> _Method:
     if samples is not None and samples < 1:
         raise ValueError(f"samples: got {samples}; expected 1 or more; leave it out for {chosen.samples}")
     return chosen
-
-
-def _frozen(model: GridModel) -> GridModel:
-    """A copy that may be changed: nothing dropped, no gradient of any parameter, no recording."""
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in frozen.modules():
-        if isinstance(module, PatchAttention):
-            module.recorder = None
-    return frozen
-
-
-@torch.no_grad()
-def _logits(model: GridModel, grids: GridSet) -> Float[Tensor, "b t"]:
-    for grid in grids.grids:
-        if not bool(torch.isfinite(grid.features).all()):
-            raise ValueError(
-                f"grids: backbone {grid.name!r} has NaN or infinity; expected finite numbers; extract anew"
-            )
-    logits = model(grids).logits.cpu()
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError(
-            "model: its logits hold NaN or infinity; expected finite numbers; train or load it anew"
-        )
-    return logits
-
-
-def _in_order(model: GridModel, grids: GridSet) -> tuple[FeatureGrid, ...]:
-    """In the model's order of backbones, so that what is drawn does not depend on that of the grids."""
-    return tuple(grids[name] for name in model.backbones if name in grids.names)
-
-
-def _asked(
-    model: GridModel, grids: GridSet, targets: Int[Tensor, " b"], samples: int, at_once: int
-) -> _Asked:
-    """Standardises the grids once and for all: the rest is linear, so relevance of patches is the same."""
-    reduced, ready, dtype = copy.deepcopy(model), [], next(model.parameters()).dtype
-    numbers = {name: number for number, name in enumerate(model.backbones)}
-    for grid in _in_order(model, grids):
-        projection = cast(Projection, cast(nn.ModuleList, reduced.projections)[numbers[grid.name]])
-        flat = grid.features.to(model.device, dtype).flatten(2).mT
-        features = ((flat - projection.mean) @ projection.basis).mT.unflatten(2, grid.shape)
-        k = features.shape[1]
-        projection.mean, projection.basis = torch.zeros(k).to(flat), torch.eye(k).to(flat)
-        reduced.backbones[grid.name] = k
-        ready.append(
-            FeatureGrid.trusted(grid.name, features.contiguous().detach().requires_grad_(), grid.field)
-        )
-    return _Asked(reduced, tuple(ready), targets, samples, at_once)
-
-
-@contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
-    """What Captum draws from the global random states, it draws from this seed; they are left as they were."""
-    before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            np.random.set_state(before)
