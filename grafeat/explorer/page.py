@@ -10,6 +10,7 @@ from typing import Any
 
 import grafeat
 from grafeat.explorer.payload import Form, Shape, pack, to_bytes
+from grafeat.explorer.script import joined
 from grafeat.explorer.source import Source, measured
 from grafeat.files import size
 from grafeat.files import write as write_file
@@ -78,7 +79,7 @@ def _document(facts: Mapping[str, Any], scripts: Sequence[str], source: Source) 
     names = ", ".join(source.graph.names)
     title = html.escape(f"Attention of {names}")
     inside = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
-    style, script = ((HERE / f"explorer.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
+    style, script = (HERE / "explorer.css").read_text(encoding="utf-8"), joined()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

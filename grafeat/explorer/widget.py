@@ -16,6 +16,7 @@ from torch import Tensor
 from grafeat.captured import CapturedAttention
 from grafeat.explorer import page, still
 from grafeat.explorer.payload import Arrays, Form, Shape, VertexWeights, pack, to_bytes
+from grafeat.explorer.script import joined
 from grafeat.explorer.source import Source, measured
 from grafeat.graph import Patch
 from grafeat.grids import FeatureGrid, GridSet
@@ -99,7 +100,7 @@ class Explorer(anywidget.AnyWidget):
             on setting an attribute, if there is no such picture, layer, head or patch.
     """
 
-    _esm = HERE / "explorer.js"
+    _esm = joined()
     _css = HERE / "explorer.css"
     _facts = traitlets.Dict().tag(sync=True)
     _twin = traitlets.Unicode().tag(sync=True)

@@ -1,0 +1,31 @@
+// Numbers without units.
+
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+export const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+/** The numbers of the k largest values, largest first; MISSING and NaN are left out. */
+export function strongest(values, k, eligible = () => true) {
+  const found = [];
+  for (let j = 0; j < values.length; j++) {
+    const value = values[j];
+    if (!(value > 0) || !eligible(j)) continue;
+    if (found.length === k && value <= values[found[k - 1]]) continue;
+    let at = found.length;
+    while (at > 0 && values[found[at - 1]] < value) at--;
+    found.splice(at, 0, j);
+    if (found.length > k) found.pop();
+  }
+  return found;
+}
+
+/** Entropy of a share of mass, as the number of patches that an even split would need. */
+export function effective(weights) {
+  if (weights.some(Number.isNaN)) return NaN;
+  const total = sum(weights);
+  if (!total) return 0;
+  const entropy = sum(weights.filter((weight) => weight > 0).map((weight) => -(weight / total) * Math.log(weight / total)));
+  return Math.exp(entropy);
+}
