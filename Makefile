@@ -7,14 +7,16 @@ LAB_FLAGS ?=
 python := .venv/bin/python
 # else JupyterLab asks at its first start whether it may fetch news, and looks for updates
 offline := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+stamps := tuxpaint-stamps-default
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab walkthrough test clean
+.PHONY: help lab walkthrough test stamps clean
 
 help:
 	@echo "make lab          opens JupyterLab on notebooks/00_start_here.ipynb"
 	@echo "make walkthrough  executes every notebook, offline, and writes pages: build/index.html"
 	@echo "make test         ruff, mypy and every test, each notebook included"
+	@echo "make stamps       fetches photographs of single things, cut out, for planted tasks (161 MB, GPL-2; Debian, Ubuntu)"
 	@echo "make clean        removes .venv, build and caches"
 	@echo
 	@echo "PYTHON=python3.12 picks the interpreter of a new .venv (3.11 or newer)."
@@ -30,7 +32,23 @@ test: .venv/.test
 	$(python) -m mypy
 	$(python) -m pytest
 
-# Stamps: an environment is made once, and mended when pyproject.toml changes. Whatever `.test` holds, `.lab` holds.
+# Cut-outs of the drawing program Tux Paint, GPL-2: unpacked, not installed, and no part of this project.
+stamps: build/stamps/animals
+
+build/stamps/animals:
+	@command -v apt-get >/dev/null && command -v dpkg >/dev/null || { \
+	  echo "make stamps needs apt-get and dpkg (Debian, Ubuntu). Elsewhere unpack Debian's package $(stamps) by hand: its" >&2; \
+	  echo "usr/share/tuxpaint/stamps is what planted.load_cutouts(root=…) takes." >&2; exit 1; }
+	@rm -rf build/stamps.new && mkdir -p build/stamps.new
+	(cd build/stamps.new && apt-get download $(stamps)) || { rm -rf build/stamps.new; \
+	  echo "apt-get does not find $(stamps), or there is no network. Try: sudo apt-get update" >&2; exit 1; }
+	cd build/stamps.new && dpkg -x $(stamps)_*.deb unpacked
+	@rm -rf build/stamps && mv build/stamps.new/unpacked/usr/share/tuxpaint/stamps build/stamps
+	@cp build/stamps.new/unpacked/usr/share/doc/$(stamps)/copyright build/stamps/
+	@find build/stamps \( -name '*.ogg' -o -name '*.wav' \) -delete
+	@rm -rf build/stamps.new && touch $@
+
+# Stamp files: an environment is made once, and mended when pyproject.toml changes. Whatever `.test` holds, `.lab` holds.
 .venv/.lab: pyproject.toml | .venv/bin/python
 	$(python) -m pip install --disable-pip-version-check --editable .
 	@touch $@

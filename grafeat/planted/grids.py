@@ -1,14 +1,12 @@
-"""Tasks whose answer is known by construction, and with it what a right explanation of a good model must say."""
+"""Made-up grids: a backbone that points, one that speaks among noise, and one that is there twice."""
 
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.functional import pixel_unshuffle
 
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.pictures import PictureSet
 
 
 def pointer(
@@ -57,7 +55,7 @@ def pointer(
         FeatureGrid("pointer", first.unflatten(-1, shape)),
         FeatureGrid("classes", second.unflatten(-1, shape)),
     ]
-    return GridSet(grids, standing[torch.arange(count), marked], classes=_numbered(num_classes))
+    return GridSet(grids, standing[torch.arange(count), marked], classes=numbered(num_classes))
 
 
 def one_speaks(
@@ -117,7 +115,7 @@ def one_speaks(
             features[torch.arange(count), labels, planted] += 1
         grids.append(FeatureGrid(name, features.unflatten(-1, shape)))
     places = torch.stack([planted // shape[1], planted % shape[1]], dim=1)
-    return GridSet(grids, labels, classes=_numbered(num_classes)), places
+    return GridSet(grids, labels, classes=numbered(num_classes)), places
 
 
 def repeat(
@@ -164,99 +162,6 @@ def repeat(
     return GridSet([FeatureGrid(name, features) for name in backbones], speaks.labels, classes=speaks.classes)
 
 
-def two_digits(digits: PictureSet, count: int, *, seed: int = 0) -> PictureSet:
-    """Pictures of two digits side by side, whose label is the sum of the two.
-
-    Digits are drawn at random, and never from another part: no digit of a test picture stands in a training picture.
-    Where the classes are even, the sum is one of t equally likely ones for those who know one digit alone: they are
-    right in 1 of t pictures, as is whoever always says t - 1, the sum that comes most often. Of ten digits that is 10%.
-
-    To blind real backbones, extract with a view for each: `load_backbone(…, view=Crop(0, 0, 0.5, 1))` sees the left
-    digit alone, `view=Crop(0.5, 0, 1, 1)` the right one. `blind` does so without backbones.
-
-    Args:
-        digits: Pictures of one size with labels and parts, such as `load_dataset("mnist5k")`.
-        count: Pictures to make; each part gets as large a share of them as it has of the digits.
-        seed: Decides the draw.
-
-    Returns:
-        Pictures (count, 3, H, 2 W) with labels 0 to 2 t - 2 and the parts of `digits`.
-
-    Raises:
-        ValueError: If `digits` has no labels or no parts, or pictures of several sizes.
-    """
-    labels, parts = digits.required_labels("digits"), digits.part_positions
-    if not parts:
-        raise ValueError(
-            "digits: got a set with no parts; expected train, val and test; make them with .split(…)"
-        )
-    pictures = digits.pictures
-    if not isinstance(pictures, Tensor):
-        raise ValueError(
-            f"digits: got pictures of several sizes in {digits.name!r}; expected one; resize them"
-        )
-    if bool((pictures == pictures[:, :1]).all()):
-        pictures = pictures[:, :1]  # grey: keep it once
-    generator = torch.Generator().manual_seed(seed)
-    sizes = _apportioned(count, [len(rows) for rows in parts.values()])
-    drawn = [
-        rows[torch.randint(max(len(rows), 1), (2, size), generator=generator)]
-        for rows, size in zip(parts.values(), sizes, strict=True)
-    ]
-    left, right = torch.cat(drawn, dim=1)
-    return PictureSet(
-        torch.cat([pictures[left], pictures[right]], dim=3),
-        labels[left] + labels[right],
-        classes=_numbered(2 * len(digits.classes) - 1),
-        name=f"two of {digits.name}",
-        parts=dict(zip(parts, torch.arange(count).split(sizes), strict=True)),
-    )
-
-
-def blind(digits: PictureSet, count: int, *, patch: int = 4, seed: int = 0) -> GridSet:
-    """Each of two backbones sees one digit of `two_digits`, and the label is the sum: none can know it alone.
-
-    `left` and `right` are no networks: the features of a patch are the grey values of its pixels, and the grid's field
-    is the half that it sees.
-
-    A right explanation of a model that solves it says: each backbone alone is right in 10% of the pictures, as if it
-    had seen nothing, so that each has nearly all of the CUR; over many pictures the two have equal values; in a digit
-    the patches with ink decide, and no patch of `left` tells of the right digit.
-
-    Args:
-        digits: Pictures of one size with labels and parts, such as `load_dataset("mnist5k")`.
-        count: Pictures to make.
-        patch: Side of a patch in pixels; divides the height and width of a digit.
-        seed: Decides the draw.
-
-    Returns:
-        Grids `left` and `right` (count, patch², H / patch, W / patch), with labels and the parts of `digits`.
-
-    Raises:
-        ValueError: If `patch` does not divide the digits' sides; as `two_digits` does.
-    """
-    both = two_digits(digits, count, seed=seed)
-    pictures = both.pictures
-    assert isinstance(pictures, Tensor)
-    height, width = pictures.shape[2], pictures.shape[3] // 2
-    if patch < 1 or height % patch or width % patch:
-        raise ValueError(
-            f"patch: got {patch} for digits {height} × {width}; expected a divisor of both sides"
-        )
-    left, right = pictures.mean(dim=1, keepdim=True).split(width, dim=3)
-    grids = [
-        FeatureGrid("left", pixel_unshuffle(left, patch), (0.0, 0.0, 0.5, 1.0)),
-        FeatureGrid("right", pixel_unshuffle(right, patch), (0.5, 0.0, 1.0, 1.0)),
-    ]
-    return GridSet(grids, both.labels, classes=both.classes, parts=both.part_positions)
-
-
-def _apportioned(count: int, sizes: Sequence[int]) -> list[int]:
-    """Whole numbers that sum to `count`, in proportion to `sizes`."""
-    total = sum(sizes)
-    ends = [round(count * sum(sizes[: part + 1]) / total) for part in range(len(sizes))]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _numbered(num_classes: int) -> list[str]:
+def numbered(num_classes: int) -> list[str]:
+    """Names of classes that have none: 0, 1, 2, …"""
     return [str(number) for number in range(num_classes)]
