@@ -142,6 +142,20 @@ def test_whoever_speaks_places_labels_and_noise_are_the_same() -> None:
     torch.testing.assert_close(second["b"].features - mark, first["b"].features)
 
 
+def test_where_the_speaker_is_silent_nothing_is_planted_and_all_else_is_as_before() -> None:
+    (full, places), (some, again), (none, _) = (
+        one_speaks(1009, speaker="b", silent=silent, seed=5) for silent in (0.0, 0.2, 1.0)
+    )
+    assert torch.equal(places, again) and torch.equal(full.labels, some.labels)
+    assert torch.equal(full["a"].features, some["a"].features)
+    changed = (full["b"].features - some["b"].features).flatten(1).abs().sum(dim=1)
+    assert set(changed.round(decimals=3).tolist()) == {0.0, 1.0}
+    assert (changed > 0.5).sum() == pytest.approx(202, abs=40)
+    assert not (none["b"].features > 0.7).any()
+    with pytest.raises(ValueError, match=r"silent: got 1.5; expected a share in \[0, 1\]; 0.2 is one"):
+        one_speaks(11, silent=1.5)
+
+
 def test_the_listener_has_nothing_but_noise() -> None:
     """Of normal noise every correlation with label and place is 0, give or take 1 / √n; nothing learns from it."""
     grids, places = one_speaks(2003, noise=0.3, seed=7)

@@ -67,6 +67,7 @@ def one_speaks(
     num_classes: int = 4,
     channels: int = 7,
     noise: float = 0.1,
+    silent: float = 0.0,
     seed: int = 0,
 ) -> tuple[GridSet, Int[Tensor, "b 2"]]:
     """One backbone knows the label, from one patch at a random place; the others see noise.
@@ -80,6 +81,10 @@ def one_speaks(
     interaction. A model may have one, and values below 0 for noise, as it is surer of the speaker alone than among
     noise: much so with `backbone_drop=0`, when training never showed it one alone, little with two backbones and 0.3.
 
+    A model may also learn to say one class by default, where it finds the mark of no other. It is never wrong, and in
+    pictures of that class no patch is decisive, the planted one included: a right explanation says so. Train it with
+    pictures in which the speaker is `silent`, and the default no longer pays.
+
     Args:
         count: Pictures.
         speaker: The backbone that knows; one of `backbones`.
@@ -88,13 +93,16 @@ def one_speaks(
         num_classes: Classes t; chance is 1 / t.
         channels: Channels of every grid; at least `num_classes`.
         noise: Standard deviation of the normal noise in all channels; the planted patch stands out by 1.
+        silent: Share of pictures, in [0, 1], whose patch is not planted after all, so that their label can only be
+            guessed. Which they are is drawn last: all else is as without.
         seed: Decides the draw.
 
     Returns:
         The grids, and the row and column (b, 2) of each picture's planted patch on the speaker's grid.
 
     Raises:
-        ValueError: If `speaker` is not among the backbones, or there are fewer channels than classes.
+        ValueError: If `speaker` is not among the backbones, there are fewer channels than classes, or `silent` is no
+            share.
     """
     if speaker not in backbones:
         raise ValueError(
@@ -104,16 +112,18 @@ def one_speaks(
         raise ValueError(
             f"channels: got {channels}; expected at least {num_classes}, a channel for each class"
         )
+    if not 0 <= silent <= 1:
+        raise ValueError(f"silent: got {silent}; expected a share in [0, 1]; 0.2 is one picture in five")
     generator = torch.Generator().manual_seed(seed)
     patches = shape[0] * shape[1]
     planted = torch.randint(patches, (count,), generator=generator)
     labels = torch.randint(num_classes, (count,), generator=generator)
-    grids = []
-    for name in backbones:
-        features = noise * torch.randn(count, channels, patches, generator=generator)
-        if name == speaker:
-            features[torch.arange(count), labels, planted] += 1
-        grids.append(FeatureGrid(name, features.unflatten(-1, shape)))
+    features = {
+        name: noise * torch.randn(count, channels, patches, generator=generator) for name in backbones
+    }
+    spoken = torch.rand(count, generator=generator) >= silent
+    features[speaker][torch.arange(count), labels, planted] += spoken.float()
+    grids = [FeatureGrid(name, features[name].unflatten(-1, shape)) for name in backbones]
     places = torch.stack([planted // shape[1], planted % shape[1]], dim=1)
     return GridSet(grids, labels, classes=numbered(num_classes)), places
 
