@@ -24,12 +24,14 @@ from typing import Any
 
 from grafeat import measures, planted
 from grafeat.attention import CrossAttention, IntraAttention
+from grafeat.audit import audit
 from grafeat.backbones import Backbone, Crop
 from grafeat.captured import CapturedAttention
 from grafeat.capturing import capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
 from grafeat.dominance import Dominance, dominance
+from grafeat.dominant import DominantPatches, dominant
 from grafeat.fusion import Concat
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
@@ -41,17 +43,20 @@ from grafeat.pictures import PictureSet
 from grafeat.relevance import Relevance, relevance
 from grafeat.store import extract
 from grafeat.training import Evaluation, History, evaluate, fit, predict
+from grafeat.verdict import Audit, thresholds
 from grafeat.zoo import list_backbones, load_backbone
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Backbone",
     "CapturedAttention",
     "Concat",
     "Crop",
     "CrossAttention",
     "Dominance",
+    "DominantPatches",
     "Evaluation",
     "Explorer",
     "FeatureGrid",
@@ -66,8 +71,10 @@ __all__ = [
     "PatchGraph",
     "PictureSet",
     "Relevance",
+    "audit",
     "capture",
     "dominance",
+    "dominant",
     "evaluate",
     "extract",
     "fit",
@@ -82,6 +89,7 @@ __all__ = [
     "predict",
     "relevance",
     "save",
+    "thresholds",
     "train_backbone",
 ]
 

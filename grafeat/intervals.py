@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Z = 1.959964  # standard normal quantile of a two-sided 95% interval
+LEVEL = 0.95
+RESAMPLED = 2000  # times the pictures are drawn anew for an interval
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     middle = share + spread / 2
     half = Z * (share * (1 - share) / count + spread / (4 * count)) ** 0.5
     return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+def resampled(pictures: int, seed: int) -> Int[Tensor, "drawn b"]:
+    """Which pictures take part in each bootstrap draw, with repeats."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(pictures, (RESAMPLED, pictures), generator=generator)
+
+
+def percentiles(drawn: Float[Tensor, "drawn k"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Ends (low, high) of the 95% intervals of resampled figures; draws without a number do not count."""
+    tail = (1 - LEVEL) / 2
+    low, high = torch.nanquantile(drawn.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return low, high
 
 
 def paired_difference(

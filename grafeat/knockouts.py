@@ -28,9 +28,10 @@ class KnockOut:
         head: The head, from 0.
         patch: A patch to take out altogether: nothing attends to it, and the readout does not read it. Goes with none
             of the others.
+        unread: A patch that the readout does not read, while others still attend to it. Goes with none of the others.
 
     Raises:
-        ValueError: If `patch` comes with another, or nothing at all is given.
+        ValueError: If `patch` or `unread` comes with another, or the kind is unknown.
     """
 
     kind: Kind | None = None
@@ -39,17 +40,22 @@ class KnockOut:
     layer: int | None = None
     head: int | None = None
     patch: Patch | tuple[str, int, int] | None = None
+    unread: Patch | tuple[str, int, int] | None = None
 
     def __post_init__(self) -> None:
         edges = (self.kind, self.query, self.key, self.layer, self.head)
-        if self.patch is not None and any(part is not None for part in edges):
-            raise ValueError(f"patch: got {self.patch} together with edges; expected it alone; use two knock-outs")
+        for name, other in (("patch", self.unread), ("unread", self.patch)):
+            alone = getattr(self, name)
+            if alone is not None and any(part is not None for part in (*edges, other)):
+                raise ValueError(f"{name}: got {alone} together with edges; expected it alone; use two knock-outs")
         if self.kind not in (None, "intra", "cross"):
             raise ValueError(f"kind: got {self.kind!r}; expected 'intra', 'cross' or None for both")
 
     def __str__(self) -> str:
         if self.patch is not None:
             return f"patch {_said(self.patch)}"
+        if self.unread is not None:
+            return f"reading of {_said(self.unread)}"
         ends = f" {_said(self.query) or 'any'} → {_said(self.key) or 'any'}" if self.query or self.key else ""
         where = ", ".join(f"{n} {v}" for n, v in (("layer", self.layer), ("head", self.head)) if v is not None)
         return f"{self.kind or 'all'} edges{ends}{f', {where}' if where else ''}"
@@ -64,7 +70,7 @@ class KnockOut:
         out = torch.zeros(heads, n, n, dtype=torch.bool)
         if self.patch is not None:
             out[:, :, graph.vertex(*self.patch)] = True
-        elif self.kind in (None, kind) and self.layer in (None, layer):
+        elif self.unread is None and self.kind in (None, kind) and self.layer in (None, layer):
             if self.head is not None and not 0 <= self.head < heads:
                 raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
             chosen = slice(None) if self.head is None else slice(self.head, self.head + 1)
@@ -165,12 +171,13 @@ def _edges(
 
 
 def _patches(many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph) -> Bool[Tensor, "k n"]:
-    """Which patches are out altogether, for each set of knock-outs."""
+    """Which patches the readout does not read, for each set of knock-outs."""
     gone = torch.zeros(len(many), graph.num_vertices, dtype=torch.bool)
     for row, together in enumerate(many):
         for one in together:
-            if one.patch is not None:
-                gone[row, graph.vertex(*one.patch)] = True
+            for patch in (one.patch, one.unread):
+                if patch is not None:
+                    gone[row, graph.vertex(*patch)] = True
     if bool(gone.all(dim=1).any()):
         raise ValueError("knockouts: every patch is out; expected one or more to be left, to be read; keep one")
     return gone

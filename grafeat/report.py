@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-RESAMPLED = 2000  # times the pictures are drawn anew for an interval
-LEVEL = 0.95
+from grafeat.intervals import percentiles, resampled
 
 Interval = tuple[float, float]
 
@@ -79,7 +78,9 @@ class Dominance:
     def interactions(self) -> pd.DataFrame:
         """Pairwise interactions, mean over the pictures."""
         if self.picture_interactions is None:
-            raise ValueError("interactions: values were sampled; expected ten backbones or fewer; leave some out")
+            raise ValueError(
+                "interactions: values were sampled; expected ten backbones or fewer; leave some out"
+            )
         mean = self.picture_interactions.mean(dim=0).numpy()
         return pd.DataFrame(mean, index=list(self.names), columns=list(self.names))
 
@@ -89,7 +90,8 @@ class Dominance:
         correct = self._known("subsets")
         rows = [
             {
-                "backbones": " + ".join(name for m, name in enumerate(self.names) if number >> m & 1) or "none",
+                "backbones": " + ".join(name for m, name in enumerate(self.names) if number >> m & 1)
+                or "none",
                 "size": number.bit_count(),
                 "accuracy": float(correct[number].double().mean()),
             }
@@ -108,7 +110,9 @@ class Dominance:
         """
         correct = self._known("utilisation").double()
         everyone = len(correct) - 1
-        rates = torch.stack([_cur(correct[everyone], correct[everyone & ~(1 << m)]) for m in range(len(self.names))])
+        rates = torch.stack(
+            [_cur(correct[everyone], correct[everyone & ~(1 << m)]) for m in range(len(self.names))]
+        )
         drawn = self._draws(correct.shape[1])
         resampled = torch.stack(
             [
@@ -117,7 +121,7 @@ class Dominance:
             ],
             dim=1,
         )
-        low, high = _quantiles(resampled)
+        low, high = percentiles(resampled)
         said = ["worth nothing or less" if at_most <= 0 else "perhaps worth nothing" if at_least <= 0 else ""
                 for at_least, at_most in zip(low.tolist(), high.tolist(), strict=True)]  # fmt: skip
         columns = {"CUR": rates.tolist(), "low": low.tolist(), "high": high.tolist(), "": said}
@@ -134,7 +138,7 @@ class Dominance:
             rates = torch.stack([_cur(correct[everyone][rows], correct[number][rows]) for number in without])
             return rates.amax(dim=0) - rates.amin(dim=0)
 
-        low, high = _quantiles(gap(self._draws(correct.shape[1]))[:, None])
+        low, high = percentiles(gap(self._draws(correct.shape[1]))[:, None])
         return float(gap(torch.arange(correct.shape[1]))), (float(low), float(high))
 
     def to_frame(self) -> pd.DataFrame:
@@ -166,8 +170,10 @@ class Dominance:
         """Mean change of the centred logit by what was knocked out, with its interval, most harmful first."""
         rows = []
         for name, change in self.knockouts.items():
-            low, high = _quantiles(change[self._draws(len(change))].mean(dim=1, keepdim=True))
-            rows.append({"without": name, "change": float(change.mean()), "low": float(low), "high": float(high)})
+            low, high = percentiles(change[self._draws(len(change))].mean(dim=1, keepdim=True))
+            rows.append(
+                {"without": name, "change": float(change.mean()), "low": float(low), "high": float(high)}
+            )
         frame = pd.DataFrame(rows, columns=["without", "change", "low", "high"])
         return frame.sort_values("change", ignore_index=True)
 
@@ -184,25 +190,28 @@ class Dominance:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rounded = self.to_frame().round(3).to_html(border=0)
+        from grafeat.plots.dominance import dominance_figure  # draws, so only where it is shown
+        from grafeat.plots.panels import embedded
+
+        rounded = self.to_frame().round(3).to_html(border=0, na_rep="–")
         note = html.escape(
             f"{len(self.target):,} pictures. Values are what each backbone adds to the centred logit; they sum to "
             f"{float((self.full - self.none).mean()):+.3f}."
         )
-        return f"{rounded}<p><small>{note}</small></p>"
+        figure = embedded(dominance_figure(self), "Values, shares and effects of knock-outs, as in the tables")
+        return f"{figure}{rounded}<p><small>{note}</small></p>"
 
     @cached_property
     def _drawn_means(self) -> Float[Tensor, "drawn m"]:
         return self.picture_values[self._draws(len(self.target))].mean(dim=1)
 
     def _draws(self, pictures: int) -> Int[Tensor, "drawn b"]:
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randint(pictures, (RESAMPLED, pictures), generator=generator)
+        return resampled(pictures, self.seed)
 
     def _intervals(self, drawn: Float[Tensor, "drawn m"]) -> dict[str, Interval]:
         if len(self.target) == 1:
             return dict.fromkeys(self.names, (math.nan, math.nan))
-        low, high = _quantiles(drawn)
+        low, high = percentiles(drawn)
         return dict(zip(self.names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
     def _known(self, what: str) -> Bool[Tensor, "subsets b"]:
@@ -220,9 +229,3 @@ def _shares(values: Float[Tensor, "*drawn m"]) -> Float[Tensor, "*drawn m"]:
 
 def _cur(everyone: Float[Tensor, "*drawn b"], without: Float[Tensor, "*drawn b"]) -> Float[Tensor, "*drawn"]:
     return (everyone.mean(dim=-1) - without.mean(dim=-1)) / everyone.mean(dim=-1)
-
-
-def _quantiles(drawn: Float[Tensor, "drawn k"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    tail = (1 - LEVEL) / 2
-    low, high = torch.nanquantile(drawn.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    return low, high

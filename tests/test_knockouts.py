@@ -167,3 +167,29 @@ def test_as_many_as_pictures_are_needed() -> None:
     wrong = pytest.raises(ValueError, match="knockouts: got 2 for 5 pictures")
     with wrong, knock_out(model, [KnockOut("cross"), KnockOut("intra")], GRAPH):
         model(grids())
+
+
+def test_a_patch_that_is_not_read_is_still_attended_to() -> None:
+    model = built()
+    before = model(grids(), states=True)
+    with knock_out(model, KnockOut(unread=("vit", 0, 2)), GRAPH):
+        after = model(grids(), states=True)
+    assert not after.reading["vit"][:, :, 0, 2].any()
+    for name in NAMES:
+        same(after.states[-1][name], before.states[-1][name])
+    whole = sum(reading.sum(dim=(2, 3)) for reading in after.reading.values())
+    same(whole, torch.ones_like(whole))
+
+
+def test_a_patch_out_is_its_edges_and_its_reading_out_together() -> None:
+    model, patch = built(), ("cnn", 3, 0)
+    with knock_out(model, KnockOut(patch=patch), GRAPH):
+        expected = model(grids()).logits
+    with knock_out(model, (KnockOut(key=patch), KnockOut(unread=patch)), GRAPH):
+        same(model(grids()).logits, expected)
+
+
+def test_what_is_not_read_goes_with_no_edges() -> None:
+    with pytest.raises(ValueError, match=r"unread: got \('vit', 0, 2\) together with edges; expected it alone"):
+        KnockOut("cross", unread=("vit", 0, 2))
+    assert str(KnockOut(unread=("vit", 0, 2))) == "reading of vit (0, 2)"

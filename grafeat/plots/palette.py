@@ -13,6 +13,7 @@ HAIRLINE = "#DCDCDC"
 PAPER = "#FFFFFF"
 SEQUENTIAL = "cividis"  # even steps for every kind of colour vision
 DIVERGING = "PuOr_r"  # purple below 0, orange above
+DIVERGING_ENDS = ("#6A51A3", "#E08214")  # its colours for bars: below 0, above
 
 STYLE: Mapping[str, Any] = MappingProxyType(
     {

@@ -1,5 +1,8 @@
 """Panels of a static figure: laid out in inches, with lines of text and colour bars that look alike everywhere."""
 
+import base64
+import html
+import io
 import math
 from collections.abc import Sequence
 
@@ -45,6 +48,16 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     """New axes at this place, in inches from the figure's left and top edges."""
     across, down = figure.get_size_inches()
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def embedded(figure: Figure, alternative: str) -> str:
+    """A figure as HTML that holds it, closed, so that a notebook does not show it a second time."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)
+    picture = base64.b64encode(file.getvalue()).decode()
+    said = html.escape(alternative)
+    return f'<img alt="{said}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
 
 
 def panel_rows(
