@@ -41,7 +41,7 @@ from grafeat.models import GridModel, MergeOutput
 from grafeat.narrow import train_backbone
 from grafeat.pictures import PictureSet
 from grafeat.relevance import Relevance, relevance
-from grafeat.store import extract
+from grafeat.store import GridStore, extract
 from grafeat.training import Evaluation, History, evaluate, fit, predict
 from grafeat.verdict import Audit, thresholds
 from grafeat.zoo import list_backbones, load_backbone
@@ -63,6 +63,7 @@ __all__ = [
     "GraFeatMerge",
     "GridModel",
     "GridSet",
+    "GridStore",
     "History",
     "IntraAttention",
     "KnockOut",

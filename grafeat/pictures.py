@@ -69,6 +69,12 @@ class PictureSet(LabelledSet):
             whole.update(hashlib.sha256(_content(self._stored[row])).digest())
         return whole.hexdigest()
 
+    def origin(self, position: int) -> str:
+        """Where the picture at a position comes from: its file, or its number in memory."""
+        row = int(self._rows[position])
+        stored = None if isinstance(self._stored, Tensor) else self._stored[row]
+        return str(stored) if isinstance(stored, Path) else f"picture {row} in memory"
+
     def __repr__(self) -> str:
         parts = ", ".join(f"{count:,} {part}" for part, count in self.parts.items())
         labels = f"{len(self.classes)} classes" if self._store_labels is not None else "no labels"

@@ -53,6 +53,14 @@ class LabelledSet:
         """The chosen pictures as a set of the same kind; a whole number gives a set of one."""
         return self._view(self._rows[positions(index, len(self))])
 
+    def leaving_out(self, bad: Sequence[int]) -> Self:
+        """The same set but for the pictures at some positions, which leave its parts, too."""
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[positions(bad, len(self))] = False
+        gone = self._rows[~kept]
+        parts = {part: rows[~torch.isin(rows, gone)] for part, rows in self._parts.items()}
+        return self._view(self._rows[kept], parts)
+
     @property
     def labels(self) -> Rows | None:
         """Class numbers (b,), int64, or None where the set has no labels."""

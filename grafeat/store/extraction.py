@@ -1,0 +1,159 @@
+"""The feature grids of a whole picture set: computed once, kept on disk, read back as a memory map."""
+
+import contextlib
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from grafeat.backbones import Backbone
+from grafeat.grids import FeatureGrid, GridSet
+from grafeat.pictures import PictureSet
+from grafeat.store.filling import Memory, Task, fill
+from grafeat.store.folder import Kept, damages, found, required
+from grafeat.store.gridstore import GridStore
+from grafeat.store.index import DTYPES, Index, Key
+from grafeat.store.lock import demote
+from grafeat.store.writer import Writer
+
+
+def extract(
+    backbones: Sequence[Backbone],
+    pictures: PictureSet,
+    *,
+    store: str | Path | GridStore | None = None,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float16,
+    progress: bool = True,
+    workers: int = 0,
+    skip_unreadable: bool = False,
+    repair: bool = False,
+) -> GridSet:
+    """Shows every picture once to every backbone, and gives the feature grids with the pictures' labels and parts.
+
+    With `store`, each backbone's grids are one folder there, found again by everything that shapes them: weights, tap,
+    input size, pre-processing, view, number format and the pictures' own content. What is there is read back as a
+    memory map, at no cost; another backbone computes only its own. Stopped at any moment, even by a power cut, a run
+    goes on where it was: at most one batch is computed twice, on a GPU two, since there one is written while the next
+    is computed. Of two processes that need the same grids, the second
+    waits for the first, and finds them.
+
+    On a GPU the backbones run in `dtype` if that has 16 bits (autocast), so that what is kept has the precision of
+    what was computed; with float32 nothing is rounded.
+
+    Args:
+        backbones: The frozen backbones; their names differ.
+        pictures: The pictures.
+        store: Folder for the grids, or a `GridStore`; made if it is not there. Without it they stay in memory.
+        batch_size: Pictures shown at once.
+        device: Where the backbones run; the grids end up on the CPU.
+        dtype: Floating-point type of the grids that are kept. float16 halves them and rounds to 3 to 4 digits.
+        progress: Whether to show a progress bar, with the rate and the time left.
+        workers: Processes that decode picture files meanwhile; 0 for this one alone. They are started afresh, so a
+            script needs its `if __name__ == "__main__":`.
+        skip_unreadable: Leave out pictures that cannot be read, with a warning that lists them; labels and parts stay
+            in step. Otherwise the first one stops the run.
+        repair: Check every byte of what is found, and compute anew the batches that are damaged.
+
+    Raises:
+        ValueError: If names repeat; if there is no picture, or one that cannot be read; if a backbone gives NaN, or
+            infinity in `dtype`; if a view cannot be recognised again though there is a store; if a file of the store
+            is damaged.
+        OSError: If the store cannot be written.
+    """
+    _check(backbones, pictures, batch_size, dtype)
+    task = Task(pictures, batch_size, torch.device(device), dtype, progress, workers, skip_unreadable)
+    kept: Mapping[str, Kept | Memory]
+    kept = _in_memory(backbones, task) if store is None else _in_store(backbones, task, GridStore(store), repair)
+    features = [FeatureGrid.trusted(one.name, kept[one.name].features, one.field) for one in backbones]
+    grids = GridSet(features, pictures.labels, classes=pictures.classes, parts=pictures.part_positions)
+    bad = sorted({row for name in kept for row in kept[name].unreadable})
+    return _without(grids, bad, task) if bad else grids
+
+
+def _in_memory(backbones: Sequence[Backbone], task: Task) -> Mapping[str, Memory]:
+    sinks = {backbone.name: Memory(len(task.pictures)) for backbone in backbones}
+    fill([(backbone, sinks[backbone.name]) for backbone in backbones], task)
+    return sinks
+
+
+def _in_store(
+    backbones: Sequence[Backbone], task: Task, store: GridStore, repair: bool
+) -> Mapping[str, Kept]:
+    drafts = _drafts(backbones, task)
+    waiting = partial(_say_waiting, store.path, task.progress)
+    for draft in drafts.values() if repair else ():
+        if damages(store.path / draft.folder):
+            demote(store.path / draft.folder, waiting)
+    kept = {name: found(store.path, draft) for name, draft in drafts.items()}
+    missing = [backbone for backbone in backbones if kept[backbone.name] is None]
+    # In one order for all processes: two that each held what the other waits for would wait for ever.
+    missing.sort(key=lambda backbone: drafts[backbone.name].folder)
+    with contextlib.ExitStack() as stack:
+        work = []
+        for backbone in missing:
+            draft, overlap = drafts[backbone.name], task.device.type == "cuda"
+            writer = Writer(store.path, draft, waiting, overlap=overlap)
+            stack.callback(writer.close)
+            if not writer.folder.exists():  # else another process has finished it meanwhile
+                work.append((backbone, writer))
+        fill(work, task)
+        for _, writer in work:
+            writer.finish()
+    return {name: kept[name] or required(store.path, draft) for name, draft in drafts.items()}
+
+
+def _drafts(backbones: Sequence[Backbone], task: Task) -> dict[str, Index]:
+    """What the store's folders will say of each backbone's grids; their shape is not known yet."""
+    drafts, content = {}, task.pictures.fingerprint
+    dtype = next(name for name, known in DTYPES.items() if known == task.dtype)
+    for backbone in backbones:
+        if backbone.fingerprint is None:
+            raise ValueError(
+                f"store: backbone {backbone.name!r} has a view that cannot be recognised in a later run; expected a "
+                "function of a module, or a frozen dataclass such as Crop; or extract without store="
+            )
+        key = Key(backbone.fingerprint, content, dtype, len(task.pictures))
+        x0, y0, x1, y1 = map(float, backbone.field)
+        drafts[backbone.name] = Index(key, backbone.name, task.pictures.name, (x0, y0, x1, y1), (1, 1, 1))
+    return drafts
+
+
+def _without(grids: GridSet, bad: Sequence[int], task: Task) -> GridSet:
+    """The grids of the pictures that can be read, once the caller knows of the others."""
+    if not task.skip_unreadable:
+        task.refuse(bad[0])
+    names = ", ".join(task.pictures.origin(row) for row in bad)
+    warnings.warn(
+        f"pictures: left out {len(bad):,} of {len(grids):,} that cannot be read: {names}; the grids are those of "
+        f"pictures.leaving_out({list(bad)})",
+        stacklevel=3,
+    )
+    return grids.leaving_out(bad)
+
+
+def _say_waiting(store: Path, progress: bool) -> None:
+    text = f"extract: waiting for another process that writes {store}"
+    tqdm(desc=text, bar_format="{desc}", disable=not progress).close()
+
+
+def _check(backbones: Sequence[Backbone], pictures: PictureSet, batch_size: int, dtype: torch.dtype) -> None:
+    names = [backbone.name for backbone in backbones]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"backbones: got {', '.join(names) or 'none'}; expected at least one, and different names; pass name= to "
+            "load_backbone so that one model can stand twice"
+        )
+    if not len(pictures) or batch_size < 1:
+        raise ValueError(
+            f"pictures, batch_size: got {len(pictures):,} pictures in batches of {batch_size}; expected 1 or more of "
+            "both; leave batch_size out for the default"
+        )
+    if dtype not in DTYPES.values():
+        raise ValueError(
+            f"dtype: got {dtype}; expected float16, bfloat16, float32 or float64 of torch; leave it out for float16"
+        )

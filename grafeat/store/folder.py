@@ -1,0 +1,207 @@
+"""One backbone's grids on disk: a folder with a data file and the index that vouches for it.
+
+The data file is a safetensors file with a single tensor, so that any program reads it, a batch of shuffled pictures is
+one gather from one memory map, and nothing in it can run. What other formats cut into many files is here cut inside one
+file: into pieces, each the size of the batch that was computed at once, each with its checksum in the index.
+
+    NAME-KEY/features.safetensors      the header, then the grids, picture by picture
+    NAME-KEY/index.json                what they are, and the SHA-256 of each piece
+    NAME-KEY.part/                     the same while it is unfinished, with a journal in place of the index
+"""
+
+import mmap
+import os
+import stat
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grafeat.store.index import DTYPES, Index, Piece, digest, parsed
+
+DATA, INDEX = "features.safetensors", "index.json"
+# Pages that are only read need no room in memory, yet Linux refuses a private map that is larger than the machine,
+# unless told that none will be reserved. Python names the flag from 3.12 on.
+NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A piece of a store that is not what was written.
+
+    Attributes:
+        file: The damaged file.
+        pictures: The pictures whose features are lost, from the first up to but without the last; None for all.
+        reason: What is wrong.
+    """
+
+    file: Path
+    pictures: tuple[int, int] | None
+    reason: str
+
+    def __str__(self) -> str:
+        rows = "all pictures" if self.pictures is None else f"pictures {self.pictures[0]} to {self.pictures[1] - 1}"
+        return f"{self.file} ({rows}): {self.reason}"
+
+
+class DamageError(ValueError):
+    """Part of a store is damaged; `damage` says which."""
+
+    def __init__(self, damage: Damage) -> None:
+        self.damage = damage
+        super().__init__(
+            f"store: {damage.file} is damaged, crafted or from another version ({damage.reason}); expected what "
+            "extract wrote; pass repair=True to compute what is damaged anew, or remove its folder"
+        )
+
+
+def damage_error(file: Path, reason: str) -> DamageError:
+    """The error for a file that is not what was written."""
+    return DamageError(Damage(file, None, textwrap.shorten(reason, 200, placeholder=" …")))
+
+
+def opened(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a plain file; a link, which could lead out of the store, is refused.
+
+    Raises:
+        DamageError: If it is a link, or no plain file.
+        OSError: If there is none, or it may not be opened.
+    """
+    if path.is_symlink() or path.parent.is_symlink():
+        raise damage_error(path, "a link, which could lead to any file out of the store, is refused")
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise damage_error(path, "it is no plain file")
+    return descriptor
+
+
+def read_index(folder: Path) -> Index:
+    """What a folder says that it holds.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DamageError: If the index is missing, damaged, crafted, or that of another folder.
+    """
+    path = folder / INDEX
+    if not folder.exists():
+        raise FileNotFoundError(folder)
+    try:
+        with open(opened(path), "rb") as file:
+            index = parsed(file.read())
+        if index.folder != folder.name.removesuffix(".part"):
+            raise ValueError(f"it belongs to {index.folder}")
+    except FileNotFoundError as error:
+        raise damage_error(path, "it is missing") from error
+    except DamageError:
+        raise
+    except ValueError as error:
+        raise damage_error(path, str(error)) from error
+    return index
+
+
+def check_header(folder: Path, index: Index) -> None:
+    """Raise unless the data file begins, and is as long, as its index says.
+
+    Raises:
+        DamageError: If it does not, or is missing.
+    """
+    path = folder / DATA
+    try:
+        with open(opened(path), "rb") as file:
+            length, start = os.fstat(file.fileno()).st_size, file.read(len(index.header))
+    except FileNotFoundError as error:
+        raise damage_error(path, "it is missing") from error
+    if length != index.nbytes:
+        raise damage_error(path, f"it has {length:,} bytes, expected {index.nbytes:,}")
+    if start != index.header:
+        raise damage_error(path, "its header is not what the index says")
+
+
+def mapped(folder: Path, index: Index) -> Float[Tensor, "b c h w"]:
+    """The features of all pictures as a memory map: read when they are used; writing to them leaves the file alone."""
+    check_header(folder, index)
+    descriptor = opened(folder / DATA)
+    try:
+        flags = mmap.MAP_PRIVATE | NO_RESERVE
+        memory = mmap.mmap(descriptor, index.nbytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(descriptor)
+    c, h, w = index.shape
+    dtype, count = DTYPES[index.key.dtype], index.key.count
+    whole = torch.frombuffer(memory, dtype=dtype, count=count * c * h * w, offset=len(index.header))
+    return whole.view(count, c, h, w)
+
+
+def damaged(folder: Path, index: Index) -> Iterator[Piece]:
+    """The pieces whose bytes are not those that were written."""
+    offset, each = len(index.header), index.row_nbytes
+    with open(opened(folder / DATA), "rb") as file:
+        for piece in index.pieces:
+            file.seek(offset + piece.start * each)
+            if digest(file.read((piece.stop - piece.start) * each)) != piece.digest:
+                yield piece
+
+
+def damages(folder: Path) -> list[Damage]:
+    """All that is damaged in a finished folder, if it is there; reads every byte."""
+    try:
+        index = read_index(folder)
+        if index.missing:
+            raise damage_error(folder / INDEX, "it lacks pictures")
+        check_header(folder, index)
+    except FileNotFoundError:
+        return []
+    except DamageError as error:
+        return [error.damage]
+    reason = "its checksum is another"
+    return [Damage(folder / DATA, (piece.start, piece.stop), reason) for piece in damaged(folder, index)]
+
+
+class Kept(NamedTuple):
+    """What a store has of one backbone.
+
+    Args:
+        features: The features of all pictures, memory-mapped.
+        unreadable: The pictures that could not be read, whose features are zeros.
+    """
+
+    features: Float[Tensor, "b c h w"]
+    unreadable: tuple[int, ...]
+
+
+def found(store: Path, draft: Index) -> Kept | None:
+    """The grids that a store has under a key, memory-mapped; None if it has none.
+
+    Args:
+        store: The store.
+        draft: What they should be; its shape and its pieces do not count.
+
+    Raises:
+        DamageError: If their folder is damaged, so far as that shows without reading every byte.
+    """
+    folder = store / draft.folder
+    if not folder.exists():
+        return None
+    index = read_index(folder)
+    if index.key != draft.key or index.missing:
+        raise damage_error(folder / INDEX, "it is of other grids" if index.key != draft.key else "it lacks pictures")
+    return Kept(mapped(folder, index), index.unreadable)
+
+
+def required(store: Path, draft: Index) -> Kept:
+    """The grids that a store has under a key, memory-mapped; as `found`, but they are there.
+
+    Raises:
+        FileNotFoundError: If they are gone.
+    """
+    kept = found(store, draft)
+    if kept is None:
+        raise FileNotFoundError(f"store: {store / draft.folder} was removed meanwhile; extract again")
+    return kept

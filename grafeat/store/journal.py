@@ -1,0 +1,49 @@
+"""What is in an unfinished folder: a line for each batch that is on disk, until an index says the same of them all."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from grafeat.store.folder import INDEX, opened
+from grafeat.store.index import Index, Piece, parsed
+
+JOURNAL = "journal"
+
+
+def unfinished(folder: Path) -> Path:
+    """Where the grids of a folder are until they are whole."""
+    return folder.with_name(f"{folder.name}.part")
+
+
+def line_of(piece: Piece, unreadable: Sequence[int]) -> bytes:
+    """How a journal notes a batch, and which of its pictures could not be read."""
+    return json.dumps([*piece, list(unreadable)]).encode() + b"\n"
+
+
+def read_unfinished(part: Path) -> Index:
+    """What an unfinished folder says that it holds: by its journal, or by an index that is about to take its place.
+
+    Raises:
+        FileNotFoundError: If it says nothing.
+        ValueError: If what it says is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return _read_journal(part)
+    with open(opened(part / INDEX), "rb") as file:
+        return parsed(file.read())
+
+
+def _read_journal(part: Path) -> Index:
+    """A last line that was torn off counts for nothing."""
+    with open(opened(part / JOURNAL), "rb") as file:
+        index = parsed(file.readline())
+        pieces, unreadable = [], set()
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            for line in file:
+                start, stop, found, rows = json.loads(line)
+                if line_of(Piece(start, stop, found), rows) != line or not 0 <= start < stop <= index.key.count:
+                    break
+                pieces.append(Piece(start, stop, found))
+                unreadable |= set(rows)
+    return parsed(index.with_pieces(pieces, unreadable).encoded())  # they fit each other, or it raises

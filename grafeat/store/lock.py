@@ -1,0 +1,97 @@
+"""Which process may write: the one that holds the lock on an unfinished data file.
+
+The system drops the lock when a process dies. It needs no file of its own, and goes with the data file when the folder
+gets its final name; who has waited for it then finds the folder finished.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from grafeat.files import size
+from grafeat.store.folder import DATA, opened
+from grafeat.store.journal import unfinished
+
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextlib.contextmanager
+def writing(path: Path, nbytes: int | None = None) -> Iterator[None]:
+    """Meanwhile an error of the disk says what it concerns, what became of the rest, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if str(error).startswith("store:"):
+            raise
+        reason = error if error.errno is not None else error.__cause__ or error  # of `write`
+        room = "" if nbytes is None else f" with room for {size(nbytes)}"
+        remedy = "free some space or name another folder; the batches that are there are kept"
+        if getattr(reason, "errno", None) in FORBIDDEN:
+            remedy = "make it writable or name another; grids that are whole can still be read from it"
+        raise OSError(
+            f"store: could not write {path} ({reason}); expected a writable folder{room}; {remedy}"
+        ) from error
+
+
+def locked(part: Path, waiting: Callable[[], None] | None) -> int:
+    """The descriptor of the data file of an unfinished folder, which it makes if need be, held by this process alone.
+
+    Args:
+        part: The folder.
+        waiting: Called before waiting for another process; without it, one that is held raises BlockingIOError.
+    """
+    while True:
+        part.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = opened(part / DATA, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:  # another process has just finished it
+            continue
+        try:
+            _lock(descriptor, waiting)
+            if is_still(descriptor, part / DATA):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def is_still(descriptor: int, path: Path) -> bool:
+    """Whether a path still names the open file: another process may have finished or removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def discard(part: Path) -> None:
+    """Removes an unfinished folder that this process has locked."""
+    for path in part.iterdir():
+        path.unlink()
+    part.rmdir()
+
+
+def demote(folder: Path, waiting: Callable[[], None]) -> None:
+    """Takes its final name from a damaged folder: what is sound in it stays, the rest is computed when it resumes."""
+    part = unfinished(folder)
+    with writing(part):
+        if part.exists():  # of a run that was killed while another process finished
+            descriptor = locked(part, waiting)
+            discard(part)
+            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):  # another process has just done the same
+            folder.rename(part)
+
+
+def _lock(descriptor: int, waiting: Callable[[], None] | None) -> None:
+    import fcntl  # a store needs a POSIX system; the rest of the package does not
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waiting is None:
+            raise
+        waiting()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,0 +1,195 @@
+"""Grids on their way to disk: killed at any moment, they go on where they were.
+
+A data file of the final size is laid out at once, so that a full disk shows before anything is computed. Each batch is
+written where it belongs and then noted, with its checksum, in a journal. What the journal says is checked when a run
+resumes, so that nothing depends on the order in which a disk settles. When all is there, an index takes the place of
+the journal and the folder its final name: half a folder never has that name.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grafeat.files import write
+from grafeat.store.folder import DATA, INDEX, damaged, opened
+from grafeat.store.index import Index, Piece, Rows, Shape, digest, gaps
+from grafeat.store.journal import JOURNAL, line_of, read_unfinished, unfinished
+from grafeat.store.lock import discard, is_still, locked, writing
+
+
+class Writer:
+    """The unfinished grids of one backbone, in the hand of this process alone.
+
+    At most one batch waits for the disk at any time.
+
+    Args:
+        store: Where the folder will be.
+        draft: The index without pieces; its shape is replaced by that of the first batch.
+        waiting: Called once if another process has the lock, before this one waits for it.
+        overlap: Whether a batch is written while the next one is computed. It is for a GPU, which would else wait.
+
+    Raises:
+        OSError: If the store cannot be written.
+    """
+
+    def __init__(
+        self, store: Path, draft: Index, waiting: Callable[[], None], *, overlap: bool = False
+    ) -> None:
+        self._overlap = overlap
+        self.folder = store / draft.folder
+        self.part = unfinished(self.folder)
+        self._index, self._laid_out = draft, False
+        self._pieces: list[Piece] = []
+        self._unreadable: list[int] = []
+        self._data = self._journal = -1
+        self._disk = ThreadPoolExecutor(1, "grafeat-store")
+        self._settled: Future[None] = self._disk.submit(lambda: None)
+        try:
+            with writing(self.part):
+                self._data = locked(self.part, waiting)
+                self._resume()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the folder; one that holds no batch goes, too."""
+        self._disk.shutdown()
+        if self._data >= 0 and not self._pieces and is_still(self._data, self.part / DATA):
+            with contextlib.suppress(OSError):
+                discard(self.part)
+        for descriptor in (self._journal, self._data):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._data = self._journal = -1
+
+    @property
+    def missing(self) -> tuple[Rows, ...]:
+        """The pictures that are not on disk yet, in runs."""
+        return gaps(self._index.key.count, self._pieces)
+
+    @property
+    def shape(self) -> Shape | None:
+        """Channels, rows and columns (c, h, w); None while no batch has shown them."""
+        return self._index.shape if self._laid_out else None
+
+    def put(self, rows: Rows, features: Float[Tensor, "b c h w"], unreadable: Sequence[int] = ()) -> None:
+        """Writes a batch and notes it: from then on it outlives this process, and once it has settled a power cut.
+
+        Args:
+            rows: Its pictures: from, and up to but without.
+            features: Their features, of the shape and type of all others.
+            unreadable: Those pictures among them that could not be read.
+        """
+        with writing(self.part, features.nbytes):
+            if not self._laid_out:
+                self._lay_out(dataclasses.replace(self._index, shape=shape_of(features)))
+            self._settled.result()
+            if self._overlap:
+                self._settled = self._disk.submit(self._note, rows, features, unreadable, settle=True)
+            else:
+                self._note(rows, features, unreadable)
+                self._settled = self._disk.submit(self._settle)
+
+    def finish(self) -> None:
+        """Gives the folder its final name, once every picture is there."""
+        with writing(self.part):
+            self._settled.result()
+            if self.missing:
+                raise ValueError(f"{self.part}: lacks pictures {self.missing}; expected all; put them first")
+            write(self.part / INDEX, self._index.with_pieces(self._pieces, self._unreadable).encoded())
+            self._sweep(DATA, INDEX)
+            _settle_folder(self.part)
+            self.part.rename(self.folder)
+            _settle_folder(self.folder.parent)
+
+    def _resume(self) -> None:
+        """Takes over what an earlier run has left, as far as it is what that run wrote."""
+        left = self._left_over()
+        if left is None:
+            self._sweep(DATA)
+            return
+        self._reserve(left)  # its length and its header may be damaged, too
+        torn = {piece.start for piece in damaged(self.part, left)}
+        self._pieces = [piece for piece in left.pieces if piece.start not in torn]
+        kept = {row for start, stop, _ in self._pieces for row in range(start, stop)}
+        self._unreadable = sorted(kept & set(left.unreadable))
+        self._lay_out(left)
+        self._sweep(DATA, JOURNAL)
+
+    def _left_over(self) -> Index | None:
+        """What an earlier run has left, if it is of the same grids."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            left, draft = read_unfinished(self.part), self._index
+            if (left.key, left.name, left.field) == (draft.key, draft.name, draft.field):
+                return left
+        return None
+
+    def _lay_out(self, index: Index) -> None:
+        if not self._pieces:
+            self._reserve(index)
+        lines = [index.with_pieces((), ()).encoded()]
+        for piece in self._pieces:
+            lines.append(line_of(piece, [row for row in self._unreadable if piece.start <= row < piece.stop]))
+        write(self.part / JOURNAL, b"".join(lines))
+        self._journal = opened(self.part / JOURNAL, os.O_WRONLY | os.O_APPEND)
+        self._index, self._laid_out = index, True
+
+    def _reserve(self, index: Index) -> None:
+        """Takes the room of the whole data file at once, and writes its header."""
+        with writing(self.part, index.nbytes):
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._data, 0, index.nbytes)
+            os.ftruncate(self._data, index.nbytes)
+            _write_all(self._data, index.header, 0)
+
+    def _note(
+        self, rows: Rows, features: Tensor, unreadable: Sequence[int], *, settle: bool = False
+    ) -> None:
+        data, index = features.contiguous().view(torch.uint8).numpy().reshape(-1).data, self._index
+        _write_all(self._data, data, len(index.header) + rows[0] * index.row_nbytes)
+        piece = Piece(*rows, digest(data))
+        _write_all(self._journal, line_of(piece, unreadable))
+        self._pieces.append(piece)
+        self._unreadable += unreadable
+        if settle:
+            self._settle()
+
+    def _settle(self) -> None:
+        os.fsync(self._data)
+        os.fsync(self._journal)
+
+    def _sweep(self, *kept: str) -> None:
+        """Removes what a killed run may have left beside its files."""
+        for path in self.part.iterdir():
+            if path.name not in kept:
+                path.unlink()
+
+
+def shape_of(features: Float[Tensor, "b c h w"]) -> Shape:
+    """Channels, rows and columns of one picture's features."""
+    c, h, w = features.shape[1:]
+    return c, h, w
+
+
+def _write_all(descriptor: int, data: bytes | memoryview, offset: int | None = None) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.write(descriptor, rest) if offset is None else os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[done:], None if offset is None else offset + done
+
+
+def _settle_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
