@@ -16,9 +16,9 @@ from torch import Tensor
 from walkthrough.record import ROOT
 
 import grafeat as gf
-from grafeat.explorer import Explorer
+from grafeat.explorer import Explorer, Selection
 from grafeat.explorer.payload import Shape
-from grafeat.explorer.widget import STATE, Selection
+from grafeat.explorer.widget import STATE
 
 PICTURES = 11
 
@@ -117,6 +117,7 @@ def test_a_view_is_restored_from_its_state(
         "picture": 5, "layer": 0, "head": 1, "selected": ("vit", 0, 3), "pins": [("cnn", 6, 0)], "locked": True,
         "direction": "incoming", "compare": True, "scale": "shared", "logarithmic": True, "opacity": 0.5,
         "outlines": False, "edges": 13, "view": "graph", "paint": "pagerank",
+        "knocked": ["head", "cross", 1, 2], "relevance": "ablation", "target": 2,
     }  # fmt: skip
     assert set(chosen) == set(STATE)
     assert all(chosen[name] != explorer.state[name] for name in STATE)
@@ -183,7 +184,7 @@ def test_the_page_is_answered_with_bytes(explorer: Explorer, monkeypatch: pytest
 def test_beyond_the_limit_the_page_asks_for_single_vertices(
     explorer: Explorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grafeat.explorer.widget.LIVE", 1000)
+    monkeypatch.setattr("grafeat.explorer.answers.LIVE", 1000)
     message, _ = asked(explorer, monkeypatch, ask="picture", number=0)
     assert message["form"] == "vertices"
     assert "weights" not in message["places"]

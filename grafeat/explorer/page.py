@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grafeat
-from grafeat.explorer.payload import Form, Shape, pack, to_bytes
+from grafeat.explorer.effects import Effects
+from grafeat.explorer.payload import Arrays, Form, Shape, pack, to_bytes
 from grafeat.explorer.script import joined
 from grafeat.explorer.source import Source, measured
 from grafeat.files import size
@@ -18,26 +19,36 @@ from grafeat.files import write as write_file
 HERE = Path(__file__).parent
 MOST_KEPT, FEWEST_KEPT = 64, 4  # weights of each row and kind, where not all can be kept
 BASE64 = 4 / 3
+Told = tuple[dict[str, Any], Arrays]
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def write(path: str | Path, source: Source, pictures: Sequence[int], state: Mapping[str, Any], limit: int) -> Path:
-    """Writes the page; arguments as in `Explorer.to_html`, with the state in which it opens."""
+def write(
+    path: str | Path,
+    source: Source,
+    pictures: Sequence[int],
+    state: Mapping[str, Any],
+    limit: int,
+    facts: Mapping[str, Any],
+    effects: Effects | None,
+) -> Path:
+    """Writes the page; arguments as in `Explorer.to_html`, with the state in which it opens and what always holds."""
     shapes = [Shape.of(source[number].attention) for number in pictures]
     form, k = chosen(min(shapes, key=lambda shape: shape.fine), len(pictures), limit)
     entries, scripts = {}, []
     for number in pictures:
-        about, content = _entry(source, number, form, k)
+        more: Told = ({}, {}) if effects is None else effects.on_page(number, state)
+        about, content = _entry(source, number, form, k, more)
         entries[str(number)] = about
         packed = base64.b64encode(zlib.compress(content, 6)).decode()
         scripts.append(f'<script type="text/plain" data-picture="{number}">{packed}</script>')
-    facts = {
-        "facts": source.facts(),
+    told = {
+        "facts": facts,
         "state": {**state, "picture": state["picture"] if state["picture"] in pictures else pictures[0]},
         "pictures": entries,
         "thumbnails": {number: base64.b64encode(source.thumbnail(number)).decode() for number in pictures},
     }
-    return write_file(path, _document(facts, scripts, source))
+    return write_file(path, _document(told, scripts, source))
 
 
 def chosen(shape: Shape, pictures: int, limit: int) -> tuple[Form, int]:
@@ -64,21 +75,22 @@ def chosen(shape: Shape, pictures: int, limit: int) -> tuple[Form, int]:
     )
 
 
-def _entry(source: Source, number: int, form: Form, k: int) -> tuple[dict[str, Any], bytes]:
+def _entry(source: Source, number: int, form: Form, k: int, effects: Told) -> tuple[dict[str, Any], bytes]:
     attention = source[number].attention
     about, arrays = source.describe(number)
     shape = Shape.of(attention)
     arrays |= pack(attention, 0, form, k=k)
     arrays |= measured(attention)
+    about, arrays = about | effects[0], arrays | effects[1]
     places, content = to_bytes(arrays)
     return {**about, "form": form, "width": shape.head_width, "k": k, "places": places}, content
 
 
-def _document(facts: Mapping[str, Any], scripts: Sequence[str], source: Source) -> str:
+def _document(told: Mapping[str, Any], scripts: Sequence[str], source: Source) -> str:
     """The whole file. A tag inside a script could end it, so JSON's `<` is written as its code."""
     names = ", ".join(source.graph.names)
     title = html.escape(f"Attention of {names}")
-    inside = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
+    inside = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
     style, script = (HERE / "explorer.css").read_text(encoding="utf-8"), joined()
     return f"""<!DOCTYPE html>
 <html lang="en">

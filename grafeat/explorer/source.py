@@ -151,7 +151,8 @@ class Source:
         """What is shown of a picture beside its attention: the picture, what the model says, the vertex states."""
         probabilities = self[picture].probabilities.numpy()
         seen = self.picture(picture)
-        arrays = {"probabilities": probabilities, "states": self._state_colours(picture)}
+        logits = self[picture].output.logits[0].detach().float().cpu().numpy()
+        arrays = {"probabilities": probabilities, "logits": logits, "states": self._state_colours(picture)}
         if seen is not None:
             arrays["image"] = np.frombuffer(encoded(seen, SIDE), dtype=np.uint8)
         return {"number": picture, "label": self.label(picture), "aspect": self.aspect(picture)}, arrays

@@ -1,68 +1,38 @@
 """The attention explorer as a widget: what is on screen and what Python sees are one state."""
 
-import base64
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anywidget
 import networkx as nx
 import traitlets
-from jaxtyping import Float
 from torch import Tensor
 
 from grafeat.captured import CapturedAttention
 from grafeat.explorer import page, still
-from grafeat.explorer.payload import Arrays, Form, Shape, VertexWeights, pack, to_bytes
+from grafeat.explorer.answers import Answers
+from grafeat.explorer.effects import Effect, Effects
+from grafeat.explorer.knocked import checked
 from grafeat.explorer.script import joined
-from grafeat.explorer.source import Source, measured
+from grafeat.explorer.selection import Direction, Selection
+from grafeat.explorer.source import Source
 from grafeat.graph import Patch
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.measures import write_graphml
 from grafeat.models import GridModel
 from grafeat.pictures import PictureSet
+from grafeat.relevance import METHODS
+from grafeat.report import Dominance
 
 HERE = Path(__file__).parent
 MOST_EDGES = 64
-LIVE = 64_000_000  # bytes of one picture's attention that a live page is sent at once
 STATE = (
     "picture", "layer", "head", "selected", "pins", "locked", "direction", "compare", "scale", "logarithmic", "opacity",
-    "outlines", "edges", "view", "paint",
+    "outlines", "edges", "view", "paint", "knocked", "relevance", "target",
 )  # fmt: skip
-Direction = Literal["outgoing", "incoming"]
 PLACE = traitlets.Tuple(traitlets.Unicode(), traitlets.Int(), traitlets.Int())
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What an explorer shows.
-
-    Attributes:
-        picture: The picture's number.
-        layer: The layer, from 0.
-        head: The head, from 0; None for the mean over heads.
-        patch: The selected patch.
-        direction: Whether `weights` are what the patch attends to (`outgoing`) or what attends to it (`incoming`).
-        weights: The patch's weights on screen (h, w), by backbone: intra on its own grid, cross on the others. Where
-            `compare` subtracts a pin's, these are the weights before that.
-    """
-
-    picture: int
-    layer: int
-    head: int | None
-    patch: Patch
-    direction: Direction
-    weights: Mapping[str, Float[Tensor, "_ _"]]
-
-    def __repr__(self) -> str:
-        grids = ", ".join(f"{name} {h} × {w}" for name, (h, w) in ((n, t.shape) for n, t in self.weights.items()))
-        head = "mean over heads" if self.head is None else f"head {self.head}"
-        return (
-            f"Selection: picture {self.picture}, layer {self.layer}, {head}, {self.patch.backbone} "
-            f"({self.patch.row}, {self.patch.column}) {self.direction}; weights on {grids}"
-        )
 
 
 class Explorer(anywidget.AnyWidget):
@@ -77,6 +47,7 @@ class Explorer(anywidget.AnyWidget):
         grids: Feature grids of the pictures to look at. Each is passed through the model when it is looked at.
         pictures: The pictures themselves: a `PictureSet` or a tensor (b, 3, H, W) in [0, 1]. Any size: patches know
             their place. Without them the heatmaps stand alone.
+        report: What `gf.dominance` says of a whole set, whose shares then stand beside the values of each picture.
 
     Attributes:
         picture: Number of the picture, from 0.
@@ -94,6 +65,12 @@ class Explorer(anywidget.AnyWidget):
         edges: How many of the strongest edges are drawn, 0 to 64; of each kind, in the graph view.
         view: `patch`, or `graph` for the strongest edges of the whole layer.
         paint: What colours the patches in the graph view, `communities` or `pagerank`.
+        knocked: What is knocked out, empty for nothing: `["patch", backbone, row, column]`, `["pair", query, key]` or
+            `["pair", query, key, layer]` for the cross edges from one backbone to another, `["cross"]` for all of them,
+            `["layer", kind, layer]` and `["head", kind, layer, head]` with kind `intra` or `cross`, or `["backbone",
+            name]`. The grids show attention with all; `effect` says what becomes of the logits.
+        relevance: A method of `gf.relevance` whose values the grids show instead of attention; None for attention.
+        target: The class that relevance explains, its number; None for the predicted one.
 
     Raises:
         ValueError: If the model has no attention layers, there is no picture, or pictures and grids differ in number;
@@ -119,18 +96,24 @@ class Explorer(anywidget.AnyWidget):
     edges = traitlets.Int(8).tag(sync=True)
     view = traitlets.Enum(["patch", "graph"], "patch").tag(sync=True)
     paint = traitlets.Enum(["communities", "pagerank"], "communities").tag(sync=True)
+    knocked: Any = traitlets.List().tag(sync=True)
+    relevance = traitlets.Enum([None, *METHODS], None, allow_none=True).tag(sync=True)
+    target = traitlets.Int(None, allow_none=True).tag(sync=True)
 
     def __init__(
         self,
         model: GridModel,
         grids: GridSet | Sequence[FeatureGrid],
         pictures: PictureSet | Tensor | None = None,
+        *,
+        report: Dominance | None = None,
     ) -> None:
         shown = grids if isinstance(grids, GridSet) else GridSet(grids)
         seen = PictureSet(pictures) if isinstance(pictures, Tensor) else pictures
         self._source = Source(model, shown, seen)
-        self._vertices: tuple[int, VertexWeights] | None = None
-        facts = self._source.facts()
+        self._effects = Effects(self._source)
+        self._answers = Answers(self._source, self._effects)
+        facts = self._source.facts() | self._effects.facts(report)
         name, (rows, columns) = next(iter(self._source.graph.shapes.items()))
         middle = (name, rows // 2, columns // 2)
         super().__init__(_facts=facts, _twin=secrets.token_hex(6), selected=middle, layer=facts["layers"] - 1)
@@ -146,6 +129,11 @@ class Explorer(anywidget.AnyWidget):
         patch = Patch(*self.selected)
         weights = read(patch, layer=self.layer, head=self.head)
         return Selection(self.picture, self.layer, self.head, patch, direction, weights)
+
+    @property
+    def effect(self) -> Effect | None:
+        """What becomes of the logits without what is knocked out; None if nothing is."""
+        return self._effects.effect(self.picture, tuple(self.knocked)) if self.knocked else None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -200,7 +188,12 @@ class Explorer(anywidget.AnyWidget):
         return write_graphml(self.to_networkx(k), path)
 
     def to_html(
-        self, path: str | Path, *, pictures: Sequence[int] | None = None, limit: int = 20_000_000
+        self,
+        path: str | Path,
+        *,
+        pictures: Sequence[int] | None = None,
+        limit: int = 20_000_000,
+        effects: bool = True,
     ) -> Path:
         """Writes the explorer as one page that works from a file, without kernel or network.
 
@@ -209,6 +202,8 @@ class Explorer(anywidget.AnyWidget):
             pictures: Numbers of the pictures that go into it; the first eight, and the one shown, if absent.
             limit: Bytes that the weights may take in the page. If exact weights would take more, only the strongest of
                 each row are kept, and the page says which mass they keep.
+            effects: Whether the page holds knock-outs (every backbone, pair, layer and head, and all patches or the 32
+                that change most), relevance by three methods and values, which takes seconds a picture of 392 patches.
 
         Returns:
             The path.
@@ -218,7 +213,8 @@ class Explorer(anywidget.AnyWidget):
             OSError: If the file cannot be written; names it.
         """
         numbers = self._numbers(pictures)
-        return page.write(path, self._source, numbers, self.state, limit)
+        computed = self._effects if effects else None
+        return page.write(path, self._source, numbers, self.state, limit, self._facts, computed)
 
     def to_png(self, path: str | Path, *, dpi: int = 200) -> Path:
         """Draws what is selected with matplotlib, as a PNG.
@@ -265,46 +261,9 @@ class Explorer(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return f"Explorer: {len(self._source):,} pictures; {self.selection}"
 
-    # ---- what the page asks for
-
     def _answer(self, _: Any, question: Mapping[str, Any], __: Sequence[Any]) -> None:
-        answers: dict[str, Callable[[Mapping[str, Any]], tuple[dict[str, Any], Arrays]]] = {
-            "picture": self._answer_picture,
-            "vertex": self._answer_vertex,
-            "graph": self._answer_graph,
-            "thumbnails": self._answer_thumbnails,
-        }
-        try:
-            message, arrays = answers[question["ask"]](question)
-        except Exception as error:  # the page says it; a traceback would be lost in the kernel's log
-            self.send({"id": question["id"], "error": str(error)})
-            return
-        places, content = to_bytes(arrays)
-        self.send({**message, "places": places, "id": question["id"]}, buffers=[content] if arrays else [])
-
-    def _answer_picture(self, question: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
-        number = question["number"]
-        shape = Shape.of(self._source[number].attention)
-        form: Form = shape.smallest()
-        if shape.nbytes(form) > LIVE:
-            form = "vertices"
-        message, arrays = self._source.describe(number)
-        packed = pack(self._source[number].attention, 0, form)
-        return {**message, "form": form, "width": shape.head_width}, arrays | packed
-
-    def _answer_vertex(self, question: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
-        number = question["number"]
-        if self._vertices is None or self._vertices[0] != number:
-            self._vertices = number, VertexWeights(self._source[number].attention, 0)
-        return {}, self._vertices[1].arrays(question["vertex"])
-
-    def _answer_graph(self, question: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
-        attention = self._source[question["number"]].attention
-        return {}, measured(attention, layer=question["layer"], head=question["head"])
-
-    def _answer_thumbnails(self, question: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
-        encoded = [base64.b64encode(self._source.thumbnail(number)).decode() for number in question["numbers"]]
-        return {"thumbnails": encoded}, {}
+        message, content = self._answers(question)
+        self.send({**message, "id": question["id"]}, buffers=content)
 
     # ---- checks
 
@@ -340,6 +299,25 @@ class Explorer(anywidget.AnyWidget):
         for pin in proposal["value"]:
             self._source.graph.vertex(*pin)
         return proposal["value"]
+
+    @traitlets.validate("knocked")
+    def _valid_knocked(self, proposal: Any) -> list[str | int]:
+        return list(checked(proposal["value"], self._attention)) if proposal["value"] else []
+
+    @traitlets.validate("relevance")
+    def _valid_relevance(self, proposal: Any) -> str | None:
+        if proposal["value"] not in (None, *self._effects.methods):
+            raise ValueError(
+                f"relevance: got {proposal['value']!r} for a single patch; expected one of "
+                f"{', '.join(self._effects.methods)}; without its only patch there is no prediction"
+            )
+        return proposal["value"]
+
+    @traitlets.validate("target")
+    def _valid_target(self, proposal: Any) -> int | None:
+        if proposal["value"] is None:
+            return None
+        return self._check_number("target", proposal["value"], len(self._facts["classes"]))
 
     def _check_number(self, name: str, value: int, count: int) -> int:
         if not 0 <= value < count:

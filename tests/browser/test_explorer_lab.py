@@ -288,7 +288,7 @@ def test_restarted_reopened_and_run_again(lab: Lab) -> None:
 
 
 def test_rows_on_demand_above_the_limit(lab: Lab) -> None:
-    small = "import grafeat.explorer.widget\ngrafeat.explorer.widget.LIVE = 0"
+    small = "import grafeat.explorer.answers\ngrafeat.explorer.answers.LIVE = 0"
     with lab.notebook(SETUP, small, SHOW, name="demand") as notebook:
         notebook.run_all()
         view = View(notebook.page, notebook.cell(2).locator(".grafeat")).wait()

@@ -24,7 +24,7 @@ def explorer() -> gf.Explorer:
 
 @pytest.fixture
 def view(browser: Browser, explorer: gf.Explorer, tmp_path: Path) -> Iterator[View]:
-    with offline_page(browser, explorer.to_html(tmp_path / "explorer.html")) as (page, watch):
+    with offline_page(browser, explorer.to_html(tmp_path / "explorer.html", effects=False)) as (page, watch):
         yield View(page, page.locator(".grafeat")).wait()
         assert len(watch.requests) - sum(url.startswith(("data:", "blob:")) for url in watch.requests) == 1
 
@@ -77,7 +77,7 @@ def test_nobody_is_shut_out(view: View, scheme: str) -> None:
 
 def test_it_opens_as_it_was_left(browser: Browser, explorer: gf.Explorer, tmp_path: Path) -> None:
     explorer.state = {"picture": 3, "layer": 0, "head": 1, "selected": ("second", 2, 1), "direction": "incoming"}
-    path = explorer.to_html(tmp_path / "left.html", pictures=[3, 1])
+    path = explorer.to_html(tmp_path / "left.html", pictures=[3, 1], effects=False)
     with offline_page(browser, path) as (page, _):
         view = View(page, page.locator(".grafeat")).wait()
         expect(view.sentence).to_contain_text("second patch (2, 1) · layer 0, head 1")
@@ -86,7 +86,7 @@ def test_it_opens_as_it_was_left(browser: Browser, explorer: gf.Explorer, tmp_pa
 
 
 def test_weights_that_were_not_kept_are_said(browser: Browser, explorer: gf.Explorer, tmp_path: Path) -> None:
-    path = explorer.to_html(tmp_path / "kept.html", pictures=[0], limit=36_000)
+    path = explorer.to_html(tmp_path / "kept.html", pictures=[0], limit=36_000, effects=False)
     with offline_page(browser, path) as (page, _):
         view = View(page, page.locator(".grafeat")).wait()
         expect(view.caption).to_contain_text("4 strongest weights of each row")

@@ -12,12 +12,12 @@ export const CHOICES = {
 };
 
 /** The attributes that Python and page share. */
-export const STATE = ["picture", "layer", "head", "selected", "pins", "locked", "edges", "opacity", "outlines", "compare", ...Object.keys(CHOICES)];
+export const STATE = ["picture", "layer", "head", "selected", "pins", "locked", "edges", "opacity", "outlines", "compare", "knocked", "relevance", "target", ...Object.keys(CHOICES)];
 
 export const CONTROLS = STATE.filter((key) => key !== "selected");
 
 export const KEYS = [
   ["← ↑ → ↓", "patch"], ["[ ]", "layer"], [", .", "head"], ["M", "mean of heads"], ["D", "direction"], ["P", "pin"],
   ["C", "compare"], ["− +", "edges"], ["S", "scale"], ["L", "log"], ["O", "picture only"], ["G", "graph"],
-  ["Space", "play"], ["B N", "picture"], ["Enter", "lock"], ["Esc", "unlock"],
+  ["K", "knock out"], ["R", "relevance"], ["Space", "play"], ["B N", "picture"], ["Enter", "lock"], ["Esc", "unlock, put back"],
 ];

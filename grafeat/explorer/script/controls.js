@@ -4,6 +4,7 @@ import { CHOICES, CONTROLS, MOST } from "./choices.js";
 import { h } from "./elements.js";
 import { same } from "./numbers.js";
 import { Part } from "./part.js";
+import { named } from "./relevance_view.js";
 import { percent } from "./words.js";
 
 export class Controls extends Part {
@@ -26,16 +27,48 @@ export class Controls extends Part {
     this.compareButton = h("button", { type: "button", class: "toggle", onclick: () => this.set("compare", !this.state("compare")) }, "− pin");
     this.pinButton = h("button", { type: "button", class: "toggle", title: "Keep the selected patch for comparison (P)", onclick: () => this.explorer.hands.togglePin() }, "pin");
     const most = Math.min(MOST, this.graph.n);
+    this.buildRelevance();
     this.patchTools = h("div", { class: "group" }, this.choice("direction", "Direction"), this.pinButton, this.compareButton);
     this.graphTools = h("div", { class: "group" }, this.choice("paint", "Paint patches by"));
     this.scaleTools = h("div", { class: "group" }, this.choice("scale", "Scale colours to"), this.choice("logarithmic", "Linear or logarithmic"));
     this.element = h(
       "div",
       { class: "tools", role: "toolbar", "aria-label": "What is shown, and how" },
-      this.choice("view", "View"), this.patchTools, this.graphTools,
+      this.choice("view", "View"), this.shownTools, this.patchTools, this.graphTools,
       this.slider("edges", "Edges", 0, most, 1), this.scaleTools, this.slider("opacity", "Picture", 0, 1, 0.05),
     );
     return this.element;
+  }
+
+  /** Menus of what the grids show: attention, or relevance by a method for a class. */
+  buildRelevance() {
+    const option = (value, text) => h("option", { value: JSON.stringify(value) }, text);
+    const { methods, classes } = this.facts;
+    const listed = methods.map((method) => option(method, named(method)));
+    const menu = (key, label, ...options) => h("select", { "aria-label": label, "data-key": key, onchange: (event) => this.set(key, JSON.parse(event.target.value)) }, ...options);
+    this.methodMenu = menu("relevance", "What the grids show", option(null, "attention"), ...listed);
+    this.targetMenu = menu("target", "Class that relevance explains", option(null, "the predicted class"), ...classes.map((name, c) => option(c, `'${name}'`)));
+    const select = (menu) => h("span", { class: "select" }, menu);
+    this.target = h("label", { class: "slider" }, h("span", {}, "for"), select(this.targetMenu));
+    this.shownTools = h("div", { class: "group" }, select(this.methodMenu), this.target);
+    this.lastMethod = methods.includes("gradient_rollout") ? "gradient_rollout" : methods[0];
+  }
+
+  /** Between attention and the relevance that was shown last. */
+  turnRelevance() {
+    this.set("relevance", this.state("relevance") ? null : this.lastMethod);
+  }
+
+  drawRelevance() {
+    const method = this.state("relevance");
+    if (method) this.lastMethod = method;
+    this.methodMenu.value = JSON.stringify(method);
+    this.targetMenu.value = JSON.stringify(this.state("target"));
+    this.target.hidden = !method;
+    for (const control of [...this.patchTools.querySelectorAll("button"), ...this.scaleTools.querySelectorAll("button")]) control.disabled = Boolean(method);
+    const edges = this.element.querySelector("input[data-key='edges']");
+    edges.disabled = Boolean(method);
+    edges.parentElement.classList.toggle("idle", Boolean(method));
   }
 
   draw() {
@@ -51,6 +84,8 @@ export class Controls extends Part {
       if (Number(input.value) !== value) input.value = value;
       input.nextElementSibling.textContent = input.dataset.key === "opacity" ? percent(value) : value;
     }
+    this.drawRelevance();
+    this.shownTools.hidden = graph;
     this.patchTools.hidden = graph;
     this.graphTools.hidden = !graph;
     this.scaleTools.hidden = graph;
@@ -59,7 +94,7 @@ export class Controls extends Part {
     const possible = pins.some((pin) => this.graph.backboneOf[pin] === backbone && pin !== this.selected);
     this.pinButton.setAttribute("aria-pressed", String(pinned));
     this.compareButton.setAttribute("aria-pressed", String(this.state("compare")));
-    this.compareButton.disabled = !possible && !this.state("compare");
+    this.compareButton.disabled = Boolean(this.state("relevance")) || (!possible && !this.state("compare"));
     this.compareButton.title = possible ? "Show the selected patch's weights minus those of the pin" : "Pin a patch of the same backbone first (P)";
     this.explorer.root.dataset.locked = this.state("locked");
     this.explorer.states.step.textContent = `layer ${this.state("layer")}, last ${this.facts.layers - 1}`;

@@ -3,7 +3,7 @@
 /** An element with attributes and children; `on…` attributes are listeners. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  if (["button", "input"].includes(tag) || "tabindex" in attributes) element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's
+  if (["button", "input", "select"].includes(tag) || "tabindex" in attributes) element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value === true) element.setAttribute(name, "");

@@ -9,6 +9,7 @@ import { h } from "./elements.js";
 import { Graph } from "./graph.js";
 import { GraphView } from "./graph_view.js";
 import { Hands } from "./hands.js";
+import { Knockouts } from "./knockouts.js";
 import { Legend } from "./legend.js";
 import { Mass } from "./mass.js";
 import { Navigator } from "./navigator.js";
@@ -19,8 +20,10 @@ import { Panel } from "./panel.js";
 import { PatchView } from "./patch_view.js";
 import { Prediction } from "./prediction.js";
 import { Readings } from "./readings.js";
+import { RelevanceView } from "./relevance_view.js";
 import { States } from "./states.js";
 import { Strip } from "./strip.js";
+import { Values } from "./values.js";
 import { weightsOf } from "./weights.js";
 import { short } from "./words.js";
 
@@ -35,6 +38,7 @@ export class Explorer {
     [this.legend, this.controls, this.navigator, this.hands] = [new Legend(this), new Controls(this), new Navigator(this), new Hands(this)];
     [this.strip, this.prediction, this.mass] = [new Strip(this), new Prediction(this), new Mass(this)];
     [this.states, this.dots] = [new States(this), new Dots(this)];
+    [this.relevanceView, this.knockouts, this.values] = [new RelevanceView(this), new Knockouts(this), new Values(this)];
     this.build();
     this.cleanups = STATE.map((key) => port.on(key, () => this.changed(key)));
     this.observe();
@@ -89,7 +93,8 @@ export class Explorer {
     this.live = h("p", { class: "unseen", "aria-live": "polite", role: "status" });
     this.gridsBox = h("div", { class: "grids" }, ...this.panels.map((panel) => panel.element), ...this.overlay.build());
     const side = h("aside", { class: "side", "aria-label": "Picture, prediction and attention mass" }, ...[this.strip, this.prediction, this.mass, this.states, this.dots].map((part) => part.build()));
-    const main = h("div", { class: "main" }, this.gridsBox, this.legend.build(), this.controls.build(), this.navigator.build());
+    this.effects = h("div", { class: "effects" }, this.knockouts.build(), this.values.build());
+    const main = h("div", { class: "main" }, this.gridsBox, this.legend.build(), this.controls.build(), this.navigator.build(), this.effects);
     const keys = h("div", { class: "keys", "aria-label": "Keys" }, ...KEYS.map(([keys, does]) => h("span", {}, ...keys.split(" ").map((k) => h("kbd", {}, k)), ` ${does}`)));
     root.replaceChildren(this.sentence, h("div", { class: "body" }, main, side), keys, this.live);
     this.paintTheme();
@@ -100,6 +105,11 @@ export class Explorer {
     for (const element of [this.root, this.gridsBox]) this.resizes.observe(element);
     this.themes = new MutationObserver(() => this.paintTheme());
     this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    this.sights = new IntersectionObserver((entries) => {
+      this.values.seen = entries.at(-1).isIntersecting;
+      this.soon();
+    });
+    this.sights.observe(this.effects);
     this.media = window.matchMedia("(prefers-color-scheme: dark)");
     this.onMedia = () => this.paintTheme();
     this.media.addEventListener("change", this.onMedia);
@@ -111,6 +121,7 @@ export class Explorer {
     for (const cleanup of this.cleanups) cleanup();
     this.resizes.disconnect();
     this.themes.disconnect();
+    this.sights.disconnect();
     this.media.removeEventListener("change", this.onMedia);
     this.port.close();
   }
@@ -168,6 +179,7 @@ export class Explorer {
       this.drawn = null;
       this.layout();
       this.strip.fill();
+      this.knockouts.forget();
       this.prediction.draw();
     } catch (error) {
       if (!this.closed && this.wanted === picture) this.fail(error);
@@ -213,7 +225,8 @@ export class Explorer {
     else {
       const needed = [vertex, ...this.state("pins").map((pin) => this.graph.vertex(pin))].find((other) => !this.weights.ready(other));
       if (needed !== undefined) return this.fetchVertex(needed);
-      this.patchView.draw(vertex);
+      if (this.state("relevance")) this.relevanceView.draw(vertex);
+      else this.patchView.draw(vertex);
     }
     this.overlay.draw();
     this.soon();
@@ -241,13 +254,20 @@ export class Explorer {
       this.states.draw();
       this.mass.draw();
       this.dots.draw();
+      this.knockouts.draw();
+      this.values.draw();
       clearTimeout(this.reading);
       this.reading = setTimeout(() => (this.live.textContent = this.sentence.textContent), 500);
     });
   }
 
+  /** Parts of a sentence, [text, backbone]: the names of backbones in their colours. */
+  inColour(parts) {
+    return parts.map(([text, backbone]) => (backbone === null ? text : h("b", { style: `color: var(--text-${backbone})`, title: text }, short(text, 28))));
+  }
+
   write(parts) {
-    this.sentence.replaceChildren(...parts.map(([text, backbone]) => (backbone === null ? text : h("b", { style: `color: var(--text-${backbone})`, title: text }, short(text, 28)))));
+    this.sentence.replaceChildren(...this.inColour(parts));
   }
 
   /** A message in the place of the sentence, read aloud at once. */
@@ -260,7 +280,7 @@ export class Explorer {
   pointed() {
     if (!this.data || !this.drawn) return;
     this.overlay.draw();
-    this.legend.draw(this.drawn.signed ? this.maps.diverging : this.maps.sequential);
+    this.legend.draw();
     this.soon();
   }
 }

@@ -42,7 +42,7 @@ export class GraphView extends Part {
       panel.fit();
     }
     this.say(measures);
-    for (const bar of this.explorer.legend.bars) bar.box.hidden = true;
+    this.explorer.legend.hide();
     if (measures && paint === "pagerank") this.explorer.legend.drawRank(largest);
   }
 

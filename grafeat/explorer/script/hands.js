@@ -59,6 +59,7 @@ export class Hands extends Part {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("select")) return; // a menu has keys of its own
     const typing = event.target.matches("input");
     const acts = this.acts();
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -104,7 +105,9 @@ export class Hands extends Part {
       b: () => this.explorer.strip.turn(-1),
       n: () => this.explorer.strip.turn(1),
       Enter: () => this.set("locked", !this.state("locked")),
-      Escape: () => this.set("locked", false),
+      k: () => this.explorer.knockouts.toggle(),
+      r: () => this.explorer.controls.turnRelevance(),
+      Escape: () => (this.state("locked") ? this.set("locked", false) : this.set("knocked", [])),
     };
   }
 

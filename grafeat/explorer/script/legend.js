@@ -16,10 +16,13 @@ export class Legend extends Part {
     return h("div", { class: "legend" }, this.caption, h("div", { class: "bars" }, ...this.bars.map((bar) => bar.box)));
   }
 
-  draw(map) {
+  draw() {
+    if (this.explorer.drawn.method) return this.drawRelevance();
+    const map = this.explorer.drawn.signed ? this.maps.diverging : this.maps.sequential;
     for (const [kind, bar] of this.bars.entries()) {
       const there = this.graph.kinds.includes(kind);
       bar.box.hidden = !there;
+      bar.box.style.visibility = "visible";
       if (there) this.drawBar(bar.canvas, kind, map, this.readings.uniform(this.explorer.drawn.vertex, kind));
     }
   }
@@ -62,11 +65,12 @@ export class Legend extends Part {
     }
   }
 
-  say(count, share, outgoing) {
+  say(count, share, outgoing, cut) {
     if (!this.graph.kinds.includes(1)) this.caption.textContent = this.panels.length === 1 ? "One backbone: it has no cross edges." : "No cross layers: no edges between grids.";
     else if (count) this.caption.replaceChildren(h("b", {}, count === 1 ? "Strongest edge" : `${count} strongest edges`), ` keep${count === 1 ? "s" : ""} ${percent(share)} of the cross mass${outgoing ? "" : " received"}.`);
     else this.caption.textContent = "No edges drawn.";
     if (this.explorer.drawn.signed) this.caption.append(" They are the selected patch's own.");
+    if (cut) this.caption.append(" Dashed: knocked out.");
     if (this.readings.missing) this.caption.append(` ${this.keptSaid()}`);
   }
 
@@ -77,19 +81,50 @@ export class Legend extends Part {
   }
 
   drawRank(largest) {
-    const [bar] = this.bars;
-    bar.box.hidden = false;
+    const [context, text] = this.plain(this.maps.sequential);
+    text("PageRank, × even", 8, 12);
+    text("0", 8, 48);
+    text(number(largest), 192, 48, "right");
+    text("▴ even", 192, 12, "right");
+    triangle(context, 8 + clamp(1 / largest, 0, 1) * 184, 29, 5, this.colour("--second"));
+  }
+
+  /** One bar for all backbones: their values are in the same unit. */
+  drawRelevance() {
+    const { signed, limits: [[low, high]], shown, unit } = this.explorer.drawn;
+    const [context, text] = this.plain(signed ? this.maps.diverging : this.maps.sequential);
+    const other = this.explorer.pointer;
+    text(unit, 8, 12);
+    text(number(low), 8, 48);
+    if (signed) text("0", 100, 48, "center");
+    text(number(high), 192, 48, "right");
+    if (other === null) return;
+    triangle(context, 8 + clamp((shown[other] - low) / (high - low), 0, 1) * 184, 17, -6, this.colour("--ink"));
+    text(number(shown[other]), 192, 12, "right", "--ink");
+  }
+
+  /** Bars that say nothing keep their place, so that nothing jumps. */
+  hide() {
+    for (const [kind, { box }] of this.bars.entries()) {
+      box.hidden = !this.graph.kinds.includes(kind);
+      box.style.visibility = "hidden";
+    }
+  }
+
+  /** A bar that is the same for all grids, and how to write beside it; the other bar is hidden. */
+  plain(map) {
+    this.hide();
+    const bar = this.bars[this.graph.kinds.at(-1)];
+    bar.box.style.visibility = "visible";
     const context = sized(bar.canvas, 200, 50);
     context.clearRect(0, 0, 200, 50);
     context.font = this.font;
-    gradient(context, this.maps.sequential, 8, 18, 184, 10);
-    context.fillStyle = this.colour("--second");
-    context.textAlign = "left";
-    context.fillText("PageRank, × even", 8, 12);
-    context.fillText("0", 8, 48);
-    context.textAlign = "right";
-    context.fillText(number(largest), 192, 48);
-    context.fillText("▴ even", 192, 12);
-    triangle(context, 8 + clamp(1 / largest, 0, 1) * 184, 29, 5, this.colour("--second"));
+    gradient(context, map, 8, 18, 184, 10);
+    const text = (said, x, y, align = "left", ink = "--second") => {
+      context.fillStyle = this.colour(ink);
+      context.textAlign = align;
+      context.fillText(said, x, y);
+    };
+    return [context, text];
   }
 }

@@ -53,11 +53,12 @@ export class Navigator extends Part {
 
   /** The pressed cell is that of the layer and head on screen. */
   mark() {
-    for (const { cells } of this.matrices)
+    for (const { kind, cells } of this.matrices)
       for (const { layer, head, cell } of cells) {
         const here = layer === this.state("layer") && head === this.state("head");
         cell.setAttribute("aria-pressed", String(here));
         cell.tabIndex = here ? 0 : -1;
+        cell.dataset.out = head === null ? false : this.explorer.knockouts.takes(kind, layer, head);
       }
   }
 

@@ -29,3 +29,11 @@ export function effective(weights) {
   const entropy = sum(weights.filter((weight) => weight > 0).map((weight) => -(weight / total) * Math.log(weight / total)));
   return Math.exp(entropy);
 }
+
+/** Probabilities out of logits. */
+export function softmax(logits) {
+  const most = Math.max(...logits);
+  const raised = Array.from(logits, (logit) => Math.exp(logit - most));
+  const total = sum(raised);
+  return raised.map((value) => value / total);
+}

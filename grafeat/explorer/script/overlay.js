@@ -28,9 +28,11 @@ export class Overlay extends Part {
     context.clearRect(0, 0, clientWidth, clientHeight);
     if (this.explorer.hands.peeking) return;
     if (this.state("view") === "graph") this.explorer.graphView.drawEdges(context);
+    else if (this.explorer.drawn.method) this.drawStrongest(context);
     else this.drawPatchEdges(context);
     for (const pin of this.state("pins")) this.drawBrackets(context, this.graph.vertex(pin));
     this.drawOutline(context, this.selected);
+    if (this.explorer.knockouts.patch !== null) this.drawCross(context, this.explorer.knockouts.patch);
     this.drawValue();
   }
 
@@ -40,11 +42,14 @@ export class Overlay extends Part {
     const found = strongest(values, this.state("edges"), (j) => this.readings.kindOf(vertex, j) === 1);
     const total = outgoing ? 1 : sum(this.panels.map((panel) => (panel.number === this.graph.backboneOf[vertex] ? 0 : this.readings.massOn(vertex, values, panel.number).mass)));
     const high = found.length ? values[found[0]] : 1;
+    let cut = false;
     for (const other of [...found].reverse()) {
       const [from, to] = outgoing ? [vertex, other] : [other, vertex];
-      this.drawEdge(context, from, to, values[other] / high, other === this.explorer.pointer);
+      const out = this.explorer.knockouts.cuts(from, to);
+      cut ||= out;
+      this.drawEdge(context, from, to, values[other] / high, other === this.explorer.pointer, out);
     }
-    this.explorer.legend.say(found.length, sum(found.map((j) => values[j])) / (total || 1), outgoing);
+    this.explorer.legend.say(found.length, sum(found.map((j) => values[j])) / (total || 1), outgoing, cut);
   }
 
   /** A curve that is full at its ends and pale between them, with a dot where it is attended to. */
@@ -95,6 +100,40 @@ export class Overlay extends Part {
       path.lineTo(cx, cy);
       path.lineTo(cx, cy + sy * arm);
     }
+    this.stroked(context, path);
+  }
+
+  /** The patch that is knocked out. */
+  drawCross(context, vertex) {
+    const [x, y, w, k] = this.placed(vertex).box;
+    const path = new Path2D();
+    path.moveTo(x, y);
+    path.lineTo(x + w, y + k);
+    path.moveTo(x + w, y);
+    path.lineTo(x, y + k);
+    this.stroked(context, path);
+  }
+
+  /** The strongest patches over all backbones together, numbered. */
+  drawStrongest(context) {
+    context.font = `700 ${this.font}`;
+    context.textAlign = "center";
+    for (const [place, vertex] of this.explorer.drawn.strongest.entries()) {
+      const { box: [x, y] } = this.placed(vertex);
+      context.beginPath();
+      context.arc(x + 9, y + 9, 8, 0, 2 * Math.PI);
+      context.fillStyle = "#fff";
+      context.fill();
+      context.strokeStyle = "#000";
+      context.lineWidth = 1.5;
+      context.stroke();
+      context.fillStyle = "#000";
+      context.fillText(String(place + 1), x + 9, y + 13);
+    }
+  }
+
+  /** Lines that are seen on any colour. */
+  stroked(context, path) {
     for (const [ink, width] of [["#000", 5.5], ["#fff", 2.5]]) {
       context.strokeStyle = ink;
       context.lineWidth = width;

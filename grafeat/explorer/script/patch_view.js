@@ -25,7 +25,7 @@ export class PatchView extends Part {
     }
     if (signed) this.sayDifference(vertex, pin, shown);
     else this.say(vertex, values);
-    this.explorer.legend.draw(map);
+    this.explorer.legend.draw();
     if (this.explorer.failure) this.explorer.say(this.explorer.failure);
   }
 

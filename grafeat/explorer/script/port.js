@@ -1,6 +1,7 @@
 // Where state and data come from: a kernel, or the page itself.
 
-import { aligned, bytesOf, inflated } from "./bytes.js";
+import { aligned, arraysOf, bytesOf, inflated } from "./bytes.js";
+import { same } from "./numbers.js";
 
 /** The port of a live notebook: state and data come from the kernel. */
 export function livePort(model) {
@@ -43,6 +44,9 @@ export function livePort(model) {
     vertex: (number, vertex) => ask({ ask: "vertex", number, vertex }),
     graph: (number, layer, head) => ask({ ask: "graph", number, layer, head }),
     thumbnails: (numbers) => ask({ ask: "thumbnails", numbers }),
+    effect: ({ number }, knocked) => ask({ ask: "effect", number, knocked }).then((found) => readOut(found, "after")),
+    relevance: ({ number }, method, target) => ask({ ask: "relevance", number, method, target }).then((found) => readOut(found, "relevance")),
+    values: ({ number }) => ask({ ask: "values", number }).then((found) => readOut(found, "values")),
     close: () => model.off("msg:custom", answer),
   };
 }
@@ -76,6 +80,22 @@ export function pagePort(root) {
     vertex: () => Promise.reject(new Error("this page holds no more than it shows")),
     graph: () => Promise.resolve(null),
     thumbnails: (numbers) => Promise.resolve({ thumbnails: numbers.map((number) => thumbnails[number]) }),
+    async effect({ arrays, knocked = [] }, wanted) {
+      const at = knocked.findIndex((one) => same(one, wanted));
+      const count = arrays.logits.length;
+      return at < 0 ? null : { values: arrays.without.subarray(at * count, (at + 1) * count) };
+    },
+    async relevance({ arrays, relevance = {} }, method, target) {
+      const asked = [`${method} ${target ?? "predicted"}`, `${method} predicted`];
+      const name = asked.find((one) => relevance[one] && (target === null || relevance[one].target === target));
+      return name ? { ...relevance[name], values: arrays[name] } : null;
+    },
+    values: async ({ arrays }) => (arrays.values ? { values: arrays.values } : null),
     close() {},
   };
+}
+
+/** The one array of an answer, beside what the answer says. */
+function readOut({ places, buffer, ...said }, name) {
+  return { ...said, values: arraysOf(places, buffer)[name] };
 }

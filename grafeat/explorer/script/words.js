@@ -20,3 +20,10 @@ export const times = (value) => `${value >= 10 ? value.toFixed(0) : value.toFixe
 export function short(name, length = 24) {
   return name.length <= length ? name : `${name.slice(0, Math.ceil(length / 2) - 1)}…${name.slice(1 - Math.floor(length / 2))}`;
 }
+
+/** A number with its sign and two decimals. */
+export function signed(value) {
+  if (Number.isNaN(value)) return "NaN";
+  const text = Math.abs(value).toFixed(Math.abs(value) < 99.95 ? 2 : 0);
+  return Number(text) === 0 ? "0.00" : `${value < 0 ? "−" : "+"}${text}`;
+}
