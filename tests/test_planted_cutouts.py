@@ -1,11 +1,15 @@
 """Cut-outs are read with their opacity, drawings left out; where they are not there, it says how to get them."""
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from walkthrough.record import ROOT
 
 from grafeat.planted import CutOuts, load_cutouts
 from grafeat.planted.cutouts import CATEGORIES, FETCHED, INSTALLED
@@ -94,3 +98,48 @@ def test_the_stamps_have_enough_of_every_class() -> None:
     assert torch.tensor(found.labels).bincount().min() >= 20
     assert len(set(found.names)) > 200
     assert not {"hedgehog", "glass", "edward_bear"} & set(found.names)
+
+
+APT = """#!/bin/sh
+case "$1" in download) echo packed > "$2_1.0_all.deb";; *) exit 1;; esac
+"""
+DPKG = """#!/bin/sh
+mkdir -p "$3/usr/share/tuxpaint/stamps/animals" "$3/usr/share/doc/tuxpaint-stamps-default"
+cp "$2" "$3/usr/share/tuxpaint/stamps/animals/one.png"
+echo noise > "$3/usr/share/tuxpaint/stamps/animals/one.ogg"
+echo GPL-2 > "$3/usr/share/doc/tuxpaint-stamps-default/copyright"
+"""
+
+
+def make_stamps(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """`make stamps` in a folder with a space in its path, where no other programs are than these and the plainest."""
+    where, tools = folder / "a checkout", folder / "tools"
+    where.mkdir(exist_ok=True)
+    shutil.rmtree(tools, ignore_errors=True)
+    tools.mkdir()
+    shutil.copy(ROOT / "Makefile", where)
+    for name in ("sh", "id", "make", "mkdir", "rm", "mv", "cp", "find", "touch"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    for name, script in programs.items():
+        (tools / name.replace("_", "-")).write_text(script)
+        (tools / name.replace("_", "-")).chmod(0o755)
+    environment = os.environ | {"PATH": str(tools)}
+    return subprocess.run(["make", "stamps"], cwd=where, env=environment, capture_output=True, text=True)
+
+
+def test_make_stamps_unpacks_pictures_with_their_licence_once(tmp_path: Path) -> None:
+    run = make_stamps(tmp_path, apt_get=APT, dpkg=DPKG)
+    assert run.returncode == 0, run.stderr
+    stamps = tmp_path / "a checkout" / "build" / "stamps"
+    assert sorted(path.name for path in stamps.rglob("*")) == ["animals", "copyright", "one.png"]
+    assert (stamps / "copyright").read_text() == "GPL-2\n"
+    assert [path.name for path in stamps.parent.iterdir()] == ["stamps"]
+    assert "Nothing to be done" in make_stamps(tmp_path, apt_get="#!/bin/sh\nexit 1", dpkg=DPKG).stdout
+
+
+def test_make_stamps_says_what_it_lacks_and_leaves_nothing(tmp_path: Path) -> None:
+    run = make_stamps(tmp_path)
+    assert run.returncode and "make stamps needs apt-get and dpkg" in run.stderr
+    run = make_stamps(tmp_path, apt_get="#!/bin/sh\nexit 100", dpkg=DPKG)
+    assert run.returncode and "apt-get does not find tuxpaint-stamps-default" in run.stderr
+    assert not list((tmp_path / "a checkout" / "build").iterdir())
