@@ -1,11 +1,13 @@
-"""Files that are written whole or not at all; tensors with a description, read without running anything."""
+"""Files that are written whole or not at all; tensors with a description, checked and read without running anything."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import secrets
 import stat
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,20 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2  # the first had no checksum
 # How torch.save's archives and bare pickles begin. A safetensors file may begin with 0x80, too: the low byte of its
 # header's length. Its ninth byte is then the header's brace.
 PICKLE = re.compile(rb"PK\x03\x04|\x80[\x02-\x05].{6}[^{]", re.DOTALL)
+CHECKSUM = re.compile(rb'\\"checksum\\": \\"([0-9a-f]{32})\\"')  # the first in a header, whose text is JSON inside JSON
+UNSEALED = "0" * 32
 
 
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], *, kind: str, about: Mapping[str, Any]
 ) -> Path:
     """Writes tensors and what they are to one file, at once: until it is whole, an old file stays as it was.
+
+    The header has a checksum of all other bytes of the file, its own description included.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -34,10 +40,15 @@ def write_tensors(
     Raises:
         OSError: If the file cannot be written, say because the disk is full; names the file.
     """
-    header = {"grafeat": json.dumps({"kind": kind, "format": FORMAT, **about})}
+    header = {"grafeat": json.dumps({"checksum": UNSEALED, "kind": kind, "format": FORMAT, **about})}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     nbytes = sum(tensor.nbytes for tensor in whole.values())
-    return write(path, lambda scratch: safetensors.torch.save_file(whole, scratch, metadata=header), nbytes)
+
+    def content(scratch: Path) -> None:
+        safetensors.torch.save_file(whole, scratch, metadata=header)
+        _seal(scratch)
+
+    return write(path, content, nbytes)
 
 
 def write(path: str | Path, content: bytes | str | Callable[[Path], None], nbytes: int | None = None) -> Path:
@@ -87,7 +98,8 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is a pickle (which is refused, not executed), truncated, foreign, or of another kind.
+        ValueError: If it is a pickle (which is refused, not executed), truncated, damaged in any of its bytes, foreign,
+            or of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -106,20 +118,51 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         about = json.loads(header.get("grafeat", "{}"))
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise ValueError(
-            f"path: {path} is no whole safetensors file ({error}); it is truncated or foreign; use another copy, or "
+            f"path: {path} is no whole safetensors file ({reason}); it is truncated or foreign; use another copy, or "
             "make it anew"
         ) from error
     about = about if isinstance(about, dict) else {}
-    if about.get("kind") != kind or about.get("format") != FORMAT:
+    checksum = about.pop("checksum", None)
+    known = FORMAT if checksum else 1
+    if about.get("kind") != kind or about.get("format") != known:
         found = (
             f"{about.get('kind')!r} in format {about.get('format')}" if about else "a file of another program"
         )
         raise ValueError(
             f"path: {path} is {found}; expected {kind!r} in format {FORMAT}; name the file that grafeat saved"
         )
+    if checksum and checksum != _checksum(path)[0]:
+        raise ValueError(
+            f"path: {path} is damaged: its checksum is another; expected the bytes that were written; use another "
+            "copy, or make it anew"
+        )
     return tensors, about
+
+
+def _seal(path: Path) -> None:
+    """Writes the checksum of a file into its header."""
+    checksum, place = _checksum(path)
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(checksum.encode())
+
+
+def _checksum(path: Path) -> tuple[str, int]:
+    """The first 128 bits of the SHA-256 of a file but for its own checksum, and where in the file that stands."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, "little"))
+        found = CHECKSUM.search(header)
+        if found is None:
+            return "", 0
+        before, after = header[: found.start(1)], header[found.end(1) :]
+        whole = hashlib.sha256(start + before + UNSEALED.encode() + after)
+        while piece := file.read(1 << 20):
+            whole.update(piece)
+    return whole.hexdigest()[:32], len(start) + found.start(1)
 
 
 def _settle(path: Path) -> None:

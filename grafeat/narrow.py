@@ -1,6 +1,7 @@
 """Small backbones of a narrow domain, trained here in seconds on a labelled picture set, then frozen."""
 
 import hashlib
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -108,10 +109,19 @@ def load_trained(path: str | Path, *, name: str | None = None) -> Backbone:
         ValueError: If it is damaged, or not a file of `train_backbone`.
     """
     tensors, about = read_tensors(path, kind=FILE)
-    call = _Call(**about["call"])
-    trained = _Trained(call.kind)
-    trained.load_state_dict(tensors)
-    return _backbone(trained, call, name)
+    try:
+        call = _Call(**about["call"])
+        if call.kind not in get_args(Kind):
+            raise ValueError(f"kind {call.kind!r}")
+        trained = _Trained(call.kind)
+        trained.load_state_dict(tensors)
+        return _backbone(trained, call, name)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        raise ValueError(
+            f"path: {path} is damaged or from another version ({reason}); expected what train_backbone saves; train it "
+            "anew"
+        ) from error
 
 
 # The two modules
@@ -248,7 +258,7 @@ def _kept(path: Path, call: _Call) -> bool:
         _, about = read_tensors(path, kind=FILE)
     except ValueError as error:
         raise ValueError(f"save: a file stands there that is not of train_backbone; it stays; {error}") from error
-    return about["call"] == asdict(call)
+    return about.get("call") == asdict(call)
 
 
 def _backbone(trained: _Trained, call: _Call, name: str | None) -> Backbone:

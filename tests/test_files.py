@@ -1,9 +1,11 @@
 """A file of ours is whole or not there; a file of others is refused by name, and nothing in it runs."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
+import re
 import resource
 import stat
 import struct
@@ -42,7 +44,7 @@ def test_tensors_and_their_description_come_back_to_the_bit(tmp_path: Path) -> N
     about = {"config": {"width": 64, "classes": ["katze", "犬"]}, "pi": 3.14}
     path = written(tmp_path / "new" / "folder" / "a.safetensors", **about)
     tensors, found = read_tensors(path, kind="model")
-    assert found == {"kind": "model", "format": 1, **about}
+    assert found == {"kind": "model", "format": 2, **about}
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in tensors.items():
         assert tensor.dtype == TENSORS[name].dtype
@@ -187,6 +189,35 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path: Path) -> None
 # What is refused
 
 
+def test_a_file_of_the_first_format_which_had_no_checksum_is_still_read(tmp_path: Path) -> None:
+    about = {"grafeat": json.dumps({"kind": "model", "format": 1, "config": 17})}
+    safetensors.torch.save_file({"one": torch.ones(3)}, tmp_path / "old", metadata=about)
+    assert read_tensors(tmp_path / "old", kind="model")[1] == {"kind": "model", "format": 1, "config": 17}
+    about = {"grafeat": json.dumps({"kind": "model", "format": 2, "config": 17})}
+    safetensors.torch.save_file({"one": torch.ones(3)}, tmp_path / "unsealed", metadata=about)
+    refused(tmp_path / "unsealed", "is 'model' in format 2; expected 'model' in format 2")
+
+
+def test_the_checksum_is_that_of_all_other_bytes(tmp_path: Path) -> None:
+    whole = written(tmp_path / "a").read_bytes()
+    checksum = re.search(rb"[0-9a-f]{32}", whole)[0]
+    expected = hashlib.sha256(whole.replace(checksum, b"0" * 32)).hexdigest()[:32]
+    assert checksum.decode() == expected
+
+
+def test_each_flipped_byte_is_found(tmp_path: Path) -> None:
+    path = written(tmp_path / "a", {"weights": TENSORS["weights"]})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        refused(path, "is no whole safetensors file|is damaged: its checksum is another|expected 'model' in format 2")
+
+
+def test_a_description_that_looks_like_a_checksum_is_none(tmp_path: Path) -> None:
+    about = {"config": {"checksum": "f" * 32}, "name": '"checksum": "' + "e" * 32}
+    assert read_tensors(written(tmp_path / "a", **about), kind="model")[1]["config"] == about["config"]
+
+
 def refused(path: Path, message: str, kind: str = "model") -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_tensors(path, kind=kind)
@@ -232,7 +263,7 @@ def test_safetensors_of_another_program_are_refused(tmp_path: Path, metadata: di
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file({"one": torch.ones(3)}, path, metadata=metadata)
     refused(
-        path, r"is a file of another program; expected 'model' in format 1; name the file that grafeat saved"
+        path, r"is a file of another program; expected 'model' in format 2; name the file that grafeat saved"
     )
 
 
@@ -243,11 +274,11 @@ def test_a_header_that_is_no_json_is_refused(tmp_path: Path) -> None:
 
 def test_another_kind_and_another_format_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tensors(tmp_path / "grids", TENSORS, kind="feature grids", about={})
-    refused(path, "is 'feature grids' in format 1; expected 'model' in format 1")
-    monkeypatch.setattr(files, "FORMAT", 2)
+    refused(path, "is 'feature grids' in format 2; expected 'model' in format 2")
+    monkeypatch.setattr(files, "FORMAT", 3)
     later = written(tmp_path / "later")
     monkeypatch.undo()
-    refused(later, "is 'model' in format 2; expected 'model' in format 1")
+    refused(later, "is 'model' in format 3; expected 'model' in format 2")
 
 
 class Trap:
