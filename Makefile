@@ -54,7 +54,7 @@ build/stamps/animals:
 	@touch $@
 
 .venv/.test: pyproject.toml | .venv/bin/python
-	$(python) -m pip install --disable-pip-version-check --editable ".[test,vit]"
+	$(python) -m pip install --disable-pip-version-check --editable ".[test,vit,many]"
 	@touch .venv/.lab $@
 
 .venv/bin/python:

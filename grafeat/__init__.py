@@ -32,6 +32,7 @@ from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
 from grafeat.dominance import Dominance, dominance
 from grafeat.dominant import DominantPatches, dominant
+from grafeat.evaluation import Evaluation, evaluate, predict
 from grafeat.fusion import Concat
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
@@ -41,8 +42,9 @@ from grafeat.models import GridModel, MergeOutput
 from grafeat.narrow import train_backbone
 from grafeat.pictures import PictureSet
 from grafeat.relevance import Relevance, relevance
+from grafeat.runs import History
 from grafeat.store import GridStore, extract
-from grafeat.training import Evaluation, History, evaluate, fit, predict
+from grafeat.training import fit
 from grafeat.verdict import Audit, thresholds
 from grafeat.zoo import list_backbones, load_backbone
 

@@ -295,7 +295,8 @@ class GraFeatMerge(GridModel):
     def _kept_messages(self, x: Vertices) -> Float[Tensor, "b 1 1"] | None:
         if not self.training or not self.config.cross_drop:
             return None
-        return (torch.rand(len(x), 1, 1, device=x.device) >= self.config.cross_drop).to(x)
+        rows, count = self.part or (slice(None), len(x))
+        return (torch.rand(count, 1, 1, device=x.device) >= self.config.cross_drop)[rows].to(x)
 
 
 def _on_grids(x: Float[Tensor, "b n k"], graph: PatchGraph) -> States:

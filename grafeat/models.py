@@ -58,6 +58,8 @@ class GridModel(nn.Module, ABC):
     """
 
     label_counts: Int[Tensor, " t"]
+    # Which rows of how many a pass sees, where several processes share a batch: draws are made for all of them.
+    part: tuple[Int[Tensor, " rows"], int] | None = None
 
     def __init__(self, backbones: Mapping[str, int], num_classes: int, classes: Sequence[str] = ()) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 from grafeat.plots.heatmaps import heat_of
 from grafeat.plots.palette import fixed_colour
 from grafeat.plots.training import compare, confusion, training_curves
-from grafeat.training import Epoch, History
+from grafeat.runs import Epoch, History
 
 EPOCHS = tuple(Epoch(2.0 / (e + 1), 1.5 / (e + 1), 0.5 + 0.1 * e, 0.01 * (3 - e)) for e in range(3))
 NAMES = ["small_cnn", "averaged logits", "GraFeat-Merge"]

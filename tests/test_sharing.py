@@ -1,0 +1,125 @@
+"""Two processes train one model as one process does; each sees its rows, and all the same draws."""
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import grafeat as gf
+from grafeat.files import read_tensors
+from grafeat.planted import pointer
+from grafeat.runs import KIND
+from grafeat.sharing import Share
+from grafeat.training import training_loss
+
+TRAIN = pointer(43, shape=(2, 3), channels=(3, 5))
+
+
+class Engine:
+    """Stands for one process of several, without the others."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, process: int, processes: int) -> None:
+        self.process_index, self.num_processes = process, processes
+
+    def prepare(self, *args: object) -> object:
+        return args[0]
+
+    def backward(self, loss: torch.Tensor, **options: object) -> None:
+        loss.backward()
+
+    def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
+        return tensor
+
+
+def built() -> gf.GraFeatMerge:
+    return gf.GraFeatMerge.for_grids(TRAIN, num_classes=4, width=12, heads=3, depth=1, components=3, backbone_drop=0.3)
+
+
+@given(st.integers(1, 40), st.integers(1, 7))
+def test_each_row_is_one_processs_and_weights_give_the_mean_of_all(count: int, processes: int) -> None:
+    values, rows = torch.randn(count, dtype=torch.float64), torch.arange(100, 100 + count)
+    shares = [Share(Engine(process, processes)) for process in range(processes)]
+    seen = torch.cat([share.rows(rows) for share in shares if share.weight(count)])
+    assert seen.sort().values.tolist() == rows.tolist()
+    means = [float(values[share.rows(rows) - 100].mean()) * share.weight(count) for share in shares]
+    assert sum(means) / processes == pytest.approx(float(values.mean()), abs=1e-12)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_mean_of_the_processes_losses_and_gradients_is_that_of_one(processes: int) -> None:
+    """With mixing and dropping: what is drawn is drawn for the whole batch."""
+    options = {"mixup": 0.4, "label_smoothing": 0.1, "own_loss": 1.0}
+    losses, slopes = [], []
+    for share in (Share(), *(Share(Engine(process, processes)) for process in range(processes))):
+        model = built().train()
+        torch.manual_seed(5)
+        loss = training_loss(model, TRAIN[:17], share=share, **options)
+        loss.backward()
+        losses.append(loss.detach())
+        slopes.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(torch.stack(losses[1:]).mean(), losses[0])
+    torch.testing.assert_close(torch.stack(slopes[1:]).mean(dim=0), slopes[0])
+
+
+EPOCHS = 8
+SCRIPT = """
+    import sys
+    sys.path[:0] = {path!r}
+    import torch
+    from accelerate import Accelerator
+    import grafeat as gf
+    from test_sharing import built, fitted
+    torch.set_num_threads(1)
+    accelerator, model = Accelerator(cpu=True), built()
+    history = fitted(model, accelerator=accelerator, checkpoint=sys.argv[1])
+    if accelerator.is_main_process:
+        gf.save(model, sys.argv[2])
+"""
+
+
+def fitted(model: gf.GraFeatMerge, **options: object) -> gf.History:
+    return gf.fit(model, TRAIN, val=TRAIN[:11], epochs=EPOCHS, batch_size=10, progress=False, **options)
+
+
+def launched(processes: int, folder: Path) -> list[subprocess.Popen]:
+    """So many processes that train one model and talk over gloo."""
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        number = port.getsockname()[1]
+    code = textwrap.dedent(SCRIPT).format(path=[str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", code, str(folder / "run.safetensors"), str(folder / "model.safetensors")]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(number)}
+    shared |= {"WORLD_SIZE": str(processes), "ACCELERATE_USE_CPU": "true"}
+    return [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(processes)
+    ]
+
+
+def test_two_processes_of_which_one_was_killed_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+    alone = built()
+    expected = [row.train_loss for row in fitted(alone).epochs]
+    first, second = launched(2, tmp_path)
+    while not (tmp_path / "run.safetensors").exists() and second.poll() is None:
+        time.sleep(0.01)
+    for child in (second, first):  # a launcher ends the others when one is gone
+        child.kill()
+        child.communicate()
+    assert not (tmp_path / "model.safetensors").exists()
+    for child in launched(2, tmp_path):
+        _, said = child.communicate(timeout=300)
+        assert child.returncode == 0, said.decode()
+    trained = gf.load(tmp_path / "model.safetensors")
+    torch.testing.assert_close(trained(TRAIN).logits, alone(TRAIN).logits, atol=1e-3, rtol=1e-3)
+    _, about = read_tensors(tmp_path / "run.safetensors", kind=KIND)
+    assert [row[0] for row in about["rows"]] == pytest.approx(expected, rel=1e-4)
