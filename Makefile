@@ -10,12 +10,13 @@ offline := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 stamps := tuxpaint-stamps-default
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab walkthrough test stamps clean
+.PHONY: help lab walkthrough test faults stamps clean
 
 help:
 	@echo "make lab          opens JupyterLab on notebooks/00_start_here.ipynb"
 	@echo "make walkthrough  executes every notebook, offline, and writes pages: build/index.html"
 	@echo "make test         ruff, mypy and every test, each notebook included"
+	@echo "make faults       kills, damages and fills up ten times as often as make test does (minutes)"
 	@echo "make stamps       fetches photographs of single things, cut out, for planted tasks (161 MB, GPL-2; Debian, Ubuntu)"
 	@echo "make clean        removes .venv, build and caches"
 	@echo
@@ -31,6 +32,9 @@ test: .venv/.test
 	$(python) -m ruff check
 	$(python) -m mypy
 	$(python) -m pytest
+
+faults: .venv/.test
+	GRAFEAT_FAULTS=10 $(python) -m pytest tests/faults
 
 # Cut-outs of the drawing program Tux Paint, GPL-2: unpacked, not installed, and no part of this project.
 stamps: build/stamps/animals

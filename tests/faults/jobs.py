@@ -1,0 +1,60 @@
+"""What the processes do that the tests kill: extraction with tiny backbones, each computed batch noted in a file."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from grafeat.backbones import Backbone
+from grafeat.grids import FeatureGrid
+from grafeat.pictures import PictureSet
+from grafeat.store import extract
+
+COUNT, BATCH, SIDE = 131, 4, 12
+
+
+class Tiny(nn.Module):
+    """One convolution with weights that follow from a seed."""
+
+    def __init__(self, channels: int, side: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.conv = nn.Conv2d(3, channels, side, stride=side)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) / 7
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.conv(pictures)
+
+
+class Noted(Backbone):
+    """A backbone that writes its name into a file after each batch."""
+
+    log: Path | None = None
+
+    def __call__(self, pictures: Tensor, *, gradients: bool = False) -> FeatureGrid:
+        grid = super().__call__(pictures, gradients=gradients)
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(f"{self.name}\n")
+        return grid
+
+
+def backbones(log: str | Path | None = None) -> list[Backbone]:
+    made = [
+        Noted(Tiny(17, 4, 0), name="lite", size=SIDE, tap=""),
+        Noted(Tiny(31, 6, 1), name="vit", size=SIDE, tap=""),
+    ]
+    for backbone in made:
+        backbone.log = None if log is None else Path(log)
+    return made
+
+
+def pictures() -> PictureSet:
+    generator = torch.Generator().manual_seed(0)
+    shown = torch.randint(256, (COUNT, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    return PictureSet(shown, torch.arange(COUNT) % 3, name="noise")
+
+
+def extraction(store: str, log: str) -> None:
+    extract(backbones(log), pictures(), store=store, batch_size=BATCH, progress=False)

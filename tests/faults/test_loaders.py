@@ -1,0 +1,213 @@
+"""Whatever a file holds, a loader reads it or raises the errors it names; nothing in it runs."""
+
+import contextlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import safetensors.torch
+import torch
+from faults.jobs import BATCH, backbones, pictures
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_files import Trap
+
+from grafeat.checkpoint import load, save
+from grafeat.files import read_tensors, write_tensors
+from grafeat.merge import GraFeatMerge
+from grafeat.narrow import load_trained
+from grafeat.planted import pointer
+from grafeat.store import GridStore, extract
+from grafeat.store.index import digest, parsed
+
+GRIDS = pointer(31, shape=(2, 3), channels=(3, 5))
+MODEL = GraFeatMerge.for_grids(GRIDS, num_classes=4, width=12, heads=3, depth=1)
+CONFIG = json.loads(json.dumps(vars(MODEL.config)))
+CALL = ("kind", "seed", "epochs", "pictures", "count", "content", "recipe")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+fuzzed = settings(settings.get_profile("faults"), suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unchecked_for_all() -> Iterator[None]:
+    """As for a user: the package's own errors must catch what is wrong."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def reads_or_refuses(read: object, path: Path) -> None:
+    with contextlib.suppress(ValueError):
+        read(path)
+
+
+# Saved models and backbones
+
+
+@fuzzed
+@given(content=st.binary(max_size=300))
+def test_any_bytes(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "any"
+    path.write_bytes(content)
+    for read in (load, load_trained, lambda path: read_tensors(path, kind="model")):
+        with pytest.raises(ValueError, match=f"path: {re.escape(str(path))} is "):
+            read(path)
+
+
+@fuzzed
+@given(header=JSON, rest=st.binary(max_size=40))
+def test_any_header(tmp_path: Path, header: object, rest: bytes) -> None:
+    """A length that fits, and JSON."""
+    text = json.dumps(header).encode()
+    (tmp_path / "any").write_bytes(len(text).to_bytes(8, "little") + text + rest)
+    reads_or_refuses(load, tmp_path / "any")
+
+
+TENSOR = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "I64", "BOOL", "U8", "F8_E4M3", "F4", "C64", "U16", "?"]),
+        "shape": st.lists(st.integers(-1, 9), max_size=3),
+        "data_offsets": st.lists(st.integers(0, 99), min_size=2, max_size=2),
+    }
+)
+
+
+@fuzzed
+@given(tensors=st.dictionaries(st.text(max_size=3), TENSOR, max_size=3), rest=st.binary(max_size=99))
+def test_any_tensors(tmp_path: Path, tensors: dict[str, object], rest: bytes) -> None:
+    about = json.dumps({"kind": "model", "format": 1, "config": CONFIG})
+    text = json.dumps({"__metadata__": {"grafeat": about}, **tensors}).encode()
+    (tmp_path / "any").write_bytes(len(text).to_bytes(8, "little") + text + rest)
+    reads_or_refuses(load, tmp_path / "any")
+
+
+@fuzzed
+@given(name=st.sampled_from(sorted(CONFIG)), value=JSON, gone=st.booleans())
+def test_any_configuration(tmp_path: Path, name: str, value: object, gone: bool) -> None:
+    """Its checksum is right, as a careful attacker would write it."""
+    config = {**CONFIG, name: value}
+    if gone:
+        del config[name]
+    reads_or_refuses(load, write_tensors(tmp_path / "a", MODEL.state_dict(), kind="model", about={"config": config}))
+
+
+@fuzzed
+@given(about=st.dictionaries(st.sampled_from(["config", "call", "kind", "format", "checksum", "x"]), JSON))
+def test_any_description(tmp_path: Path, about: dict[str, object]) -> None:
+    path = write_tensors(tmp_path / "a", {"mean": torch.zeros(3)}, kind="model", about=about)
+    reads_or_refuses(load, path)
+    path = write_tensors(tmp_path / "a", {"mean": torch.zeros(3)}, kind="trained backbone", about=about)
+    reads_or_refuses(load_trained, path)
+
+
+@fuzzed
+@given(name=st.sampled_from(CALL), value=JSON)
+def test_any_call_of_a_trained_backbone(tmp_path: Path, name: str, value: object) -> None:
+    for kind in ("small_vit", "small_cnn"):
+        about = {"call": {**dict.fromkeys(CALL, 0), "kind": kind, name: value}}
+        path = write_tensors(tmp_path / "a", {"mean": torch.zeros(3)}, kind="trained backbone", about=about)
+        with pytest.raises(ValueError, match=r"is damaged or from another version .*train it"):
+            load_trained(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_in_place_of_weights_is_refused_and_nothing_runs(tmp_path: Path, protocol: int) -> None:
+    trap, path = Trap(tmp_path / "sprung"), tmp_path / "a"
+    for content in (pickle.dumps(trap, protocol), pickle.dumps({"weights": trap}, protocol)):
+        path.write_bytes(content)
+        for read in (load, load_trained):
+            with pytest.raises(ValueError, match=f"path: {path} is "):
+                read(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+# The store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    extract(backbones(), pictures(), store=folder, batch_size=BATCH, progress=False)
+    return folder
+
+
+@contextlib.contextmanager
+def replaced(path: Path, content: bytes) -> Iterator[None]:
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+@fuzzed
+@given(content=st.binary(max_size=99) | JSON.map(lambda said: json.dumps(said).encode()))
+def test_any_bytes_in_place_of_an_index(store: Path, content: bytes) -> None:
+    with pytest.raises(ValueError):
+        parsed(content)
+    path = next(store.glob("*/index.json"))
+    with replaced(path, content):
+        assert [damage.file for damage in GridStore(store).verify()] == [path]
+        repr(GridStore(store).info())
+
+
+FIELDS = ("key", "name", "of", "field", "shape", "pieces", "unreadable", "kind", "format", "file")
+
+
+@fuzzed
+@given(
+    field=st.sampled_from(FIELDS),
+    value=JSON | st.lists(st.integers(-1, 99)) | st.lists(st.tuples(st.integers(), st.integers(), st.text())),
+)
+def test_any_value_in_an_index_whose_checksum_is_right(store: Path, field: str, value: object) -> None:
+    path = next(store.glob("*/index.json"))
+    said = {name: content for name, content in json.loads(path.read_bytes()).items() if name != "sha256"}
+    same = json.dumps(said.get(field, ...), default=str) == json.dumps(value)
+    said[field] = value
+    with replaced(path, json.dumps({"sha256": digest(json.dumps(said).encode()), **said}).encode() + b"\n"):
+        found = GridStore(store).verify()
+        assert same or found or field in ("of", "unreadable")  # neither shapes a number
+        repr(GridStore(store).info())
+        with contextlib.suppress(ValueError):
+            extract(backbones(), pictures(), store=store, batch_size=BATCH, progress=False)
+
+
+@settings(fuzzed, max_examples=fuzzed.max_examples // 5)
+@given(journal=st.binary(max_size=200) | st.lists(JSON).map(lambda lines: "\n".join(map(json.dumps, lines)).encode()))
+def test_any_journal_of_an_unfinished_run(store: Path, tmp_path: Path, journal: bytes) -> None:
+    """Also one that begins well."""
+    whole = next(store.glob("lite-*"))
+    start = json.loads((whole / "index.json").read_bytes())
+    del start["sha256"]
+    start["pieces"] = []
+    first = json.dumps({"sha256": digest(json.dumps(start).encode()), **start}).encode() + b"\n"
+    for content in (journal, first + journal):
+        part = tmp_path / f"{whole.name}.part"
+        part.mkdir()
+        (part / "journal").write_bytes(content)
+        (part / "features.safetensors").write_bytes(journal)
+        extract(backbones()[:1], pictures(), store=tmp_path, batch_size=BATCH, progress=False)
+        finished = tmp_path / whole.name
+        for name in os.listdir(whole):
+            assert (finished / name).read_bytes() == (whole / name).read_bytes()
+            (finished / name).unlink()
+        finished.rmdir()
+
+
+def test_the_fuzzing_starts_from_what_is_read(tmp_path: Path) -> None:
+    about = {"config": CONFIG}
+    assert torch.equal(
+        load(write_tensors(tmp_path / "a", MODEL.state_dict(), kind="model", about=about))(GRIDS).logits,
+        load(save(MODEL, tmp_path / "b"))(GRIDS).logits,
+    )
+    assert safetensors.torch.load_file(tmp_path / "a").keys() == MODEL.state_dict().keys()
