@@ -73,8 +73,9 @@ class Explorer(anywidget.AnyWidget):
         target: The class that relevance explains, its number; None for the predicted one.
 
     Raises:
-        ValueError: If the model has no attention layers, there is no picture, or pictures and grids differ in number;
-            on setting an attribute, if there is no such picture, layer, head or patch.
+        ValueError: If the model has no attention layers, there is no picture, pictures and grids differ in number, or
+            the report is of other backbones; on setting an attribute, if there is no such picture, layer, head, patch
+            or class, or what is to be knocked out is not there.
     """
 
     _esm = joined()
@@ -219,8 +220,8 @@ class Explorer(anywidget.AnyWidget):
     def to_png(self, path: str | Path, *, dpi: int = 200) -> Path:
         """Draws what is selected with matplotlib, as a PNG.
 
-        The weights themselves, whatever `compare` says, with the last pin in brackets; opacity and outlines are the
-        figure's own.
+        The weights themselves, whatever `compare`, `relevance` and `knocked` say, with the last pin in brackets;
+        opacity and outlines are the figure's own.
 
         Raises:
             OSError: If the file cannot be written; names it.

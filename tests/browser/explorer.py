@@ -1,11 +1,13 @@
 """A small explorer to look at, and what can be read from it on screen."""
 
 import inspect
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from matplotlib import colormaps
 from playwright.sync_api import Locator, Page, expect
 
@@ -137,9 +139,9 @@ class View:
         shape = SHAPES[name]
         return np.array(self.stage(name).locator("canvas").evaluate(_CENTRES, shape)).reshape(*shape, 3)
 
-    def steps(self, name: str) -> np.ndarray:
-        """Where each patch's colour stands on the sequential map (h, w), 0 to 255."""
-        scale = (colormaps[SEQUENTIAL](np.linspace(0, 1, 256))[:, :3] * 255).round()
+    def steps(self, name: str, colour_map: str = SEQUENTIAL) -> np.ndarray:
+        """Where each patch's colour stands on a map (h, w), 0 to 255."""
+        scale = (colormaps[colour_map](np.linspace(0, 1, 256))[:, :3] * 255).round()
         away = np.abs(self.colours(name)[:, :, None] - scale).sum(axis=-1)
         assert away.min(axis=-1).max() <= 1, f"{name}: a colour that the map does not have"
         return away.argmin(axis=-1)
@@ -161,6 +163,24 @@ class View:
         named = arrays[said[1] or next(iter(arrays))][int(said[2]), int(said[3])]
         assert named >= max(array.max() for array in arrays.values()) - 2 * error
         assert abs(float(said[4]) / 100 - named) <= error + 0.005
+
+    def choose(self, label: str, value: object) -> None:
+        """Picks from a menu."""
+        chosen = json.dumps(value, separators=(",", ":"))
+        self.root.get_by_role("combobox", name=label, exact=True).select_option(chosen)
+
+    def changes(self) -> dict[str, float]:
+        """The change of each class's logit, as the knock-out's rows say it."""
+        rows = self.root.locator(".changes .change:not(.axis)").all()
+        said = {row.locator(".what").inner_text(): row.locator(".much").inner_text() for row in rows}
+        return {name: float(text.replace("−", "-")) for name, text in said.items()}
+
+    def expect_changes(self, classes: Sequence[str], change: Sequence[float]) -> None:
+        """The rows say these changes, the largest first."""
+        order = sorted(range(len(change)), key=lambda c: -abs(change[c]))
+        names = self.root.locator(".changes .change:not(.axis) .what")
+        assert names.all_inner_texts()[0] == classes[order[0]]
+        assert self.changes() == pytest.approx(dict(zip(classes, change, strict=True)), abs=0.006)
 
     def text(self) -> str:
         return self.sentence.inner_text()

@@ -1,14 +1,14 @@
 // What becomes of the logits without a patch, some edges, or a backbone.
 
-import { Asked } from "./asked.js";
+import { Asked, instead } from "./asked.js";
 import { h } from "./elements.js";
 import { KINDS } from "./graph.js";
-import { clamp, same } from "./numbers.js";
+import { clamp, rounded, same } from "./numbers.js";
 import { Part } from "./part.js";
-import { short, signed } from "./words.js";
+import { number, short, signed } from "./words.js";
 
 const ROWS = 10; // classes that are shown
-const LEAST = 1; // the bars reach to a change of 1 or more: less is little, and must look it
+const LEAST = 0.1; // logits to which bars reach, or further: less than that is little, and must look it
 
 export class Knockouts extends Part {
   build() {
@@ -19,7 +19,7 @@ export class Knockouts extends Part {
     this.note = h("span", { class: "note" });
     this.said = h("p", { class: "said", role: "status" });
     const longest = Math.max(...this.facts.classes.map((name) => Math.min(name.length, 12)));
-    const style = `min-height: ${18 + 20 * Math.min(ROWS, this.facts.classes.length)}px; --what: ${clamp(7 * longest + 6, 20, 84)}px`;
+    const style = `min-height: ${18 + 20 * Math.min(ROWS, this.facts.classes.length)}px; --what: ${clamp(7 * longest + 6, 20, 72)}px`;
     this.rows = h("div", { class: "changes", style });
     const line = h("div", { class: "pick" }, h("span", { class: "select" }, this.menu), this.button);
     return h("section", { class: "knockouts" }, h("h3", {}, "Knock-out", this.note), line, this.said, this.rows);
@@ -158,8 +158,7 @@ export class Knockouts extends Part {
     if (!knocked.length) return this.said.replaceChildren(h("span", { class: "note" }, "Lock a patch with a click, or choose something else to take out: the model is run without it."));
     const back = h("button", { type: "button", class: "unpin", "aria-label": "Put back", title: "Put back (Esc)", onclick: () => this.set("knocked", []) }, "×");
     const without = ["Without ", ...this.explorer.inColour(this.parts(knocked)), ": "];
-    const rest = found.waiting ? "computing …" : found.error ?? (found.value ? this.told(found.value.values) : "not in this page; open the notebook.");
-    this.said.replaceChildren(h("span", {}, ...without, rest), back);
+    this.said.replaceChildren(h("span", {}, ...without, found.value ? this.told(found.value.values) : instead(found)), back);
   }
 
   told(after) {
@@ -180,17 +179,17 @@ export class Knockouts extends Part {
     const shown = after ? after.map((logit, c) => logit - before[c]) : before;
     const size = after ? shown.map(Math.abs) : before;
     const order = [...before.keys()].sort((a, b) => size[b] - size[a]).slice(0, ROWS);
-    const reach = Math.max(...order.map((c) => Math.abs(shown[c])), LEAST);
+    const reach = rounded(Math.max(...order.map((c) => Math.abs(shown[c]) || 0), LEAST));
     this.note.textContent = after ? "change of the logits" : "logits";
     const said = before.indexOf(Math.max(...before));
     const now = after ? after.indexOf(Math.max(...after)) : said;
-    const rows = order.map((c) => this.rowOf(c, shown[c], reach, after ? `${signed(before[c])} → ${signed(after[c])}` : "", c === said || c === now));
+    const rows = order.map((c) => this.rowOf(c, shown[c], reach, after ? `${signed(before[c])} → ${signed(after[c])}`.replaceAll("+", "") : "", c === said || c === now));
     this.rows.replaceChildren(this.axis(reach), ...rows);
   }
 
   /** Where the bars end. */
   axis(reach) {
-    const ends = [signed(-reach), "0", signed(reach)].map((end) => h("span", {}, end));
+    const ends = [`−${number(reach)}`, `+${number(reach)}`].map((end) => h("span", {}, end));
     return h("div", { class: "change axis" }, h("span", {}), h("span", { class: "ends" }, ...ends), h("span", {}), h("span", { class: "note" }, this.after ? "before → after" : ""));
   }
 

@@ -37,3 +37,9 @@ export function softmax(logits) {
   const total = sum(raised);
   return raised.map((value) => value / total);
 }
+
+/** The next of 1, 2, 5, 10, … and of 0.1, 0.2, 0.5: an end of a scale that one can read. */
+export function rounded(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return power * [1, 2, 5, 10].find((step) => step * power >= value * (1 - 1e-9));
+}

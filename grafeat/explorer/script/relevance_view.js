@@ -1,11 +1,11 @@
 // The view of one picture's relevance: how much each patch speaks for a class, by one method.
 
-import { Asked } from "./asked.js";
+import { Asked, instead } from "./asked.js";
 import { h } from "./elements.js";
 import { clamp, sum } from "./numbers.js";
 import { UNKNOWN } from "./panel.js";
 import { Part } from "./part.js";
-import { number, percent, signed } from "./words.js";
+import { capital, number, percent, signed } from "./words.js";
 
 const LOGIT = "centred logit";
 const SHOWN = 3; // patches that are marked
@@ -27,8 +27,6 @@ const METHODS = {
 /** What the grids show by a method, in words: routing is not called relevance. */
 export const named = (method) => `${method === "attention_rollout" ? "routing" : "relevance"} by ${METHODS[method].name}`;
 
-const capital = (text) => text[0].toUpperCase() + text.slice(1);
-
 export class RelevanceView extends Part {
   constructor(explorer) {
     super(explorer);
@@ -41,9 +39,7 @@ export class RelevanceView extends Part {
     const found = this.asked.get(JSON.stringify([this.data.number, method, target]), () => this.port.relevance(this.data, method, target));
     if (found.value) return this.drawValues(vertex, method, found.value);
     this.explorer.patchView.draw(vertex);
-    const name = capital(named(method));
-    const said = found.waiting ? `${name}: computing …` : found.error ? `${name}: ${found.error}` : `${name} for this class is not in this page; open the notebook. The grids show attention.`;
-    this.explorer.write([[said, null]]);
+    this.explorer.write([[`${capital(named(method))}: ${instead(found)}${found.waiting ? "" : " The grids show attention."}`, null]]);
   }
 
   drawValues(vertex, method, { values, signed: twoSided, target }) {

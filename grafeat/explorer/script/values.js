@@ -1,9 +1,9 @@
 // What each backbone is worth to the prediction, for this picture and over a set.
 
-import { Asked } from "./asked.js";
+import { Asked, instead } from "./asked.js";
 import { h } from "./elements.js";
 import { Part } from "./part.js";
-import { percent, short, signed } from "./words.js";
+import { capital, percent, short, signed } from "./words.js";
 
 export class Values extends Part {
   build() {
@@ -53,10 +53,10 @@ export class Values extends Part {
     const { logits } = this.data.arrays;
     const said = this.facts.classes[logits.indexOf(Math.max(...logits))];
     this.note.textContent = said === undefined ? "" : `for '${said}'`;
-    if (found.waiting) return;
+    if (found.waiting && !found.late) return;
     const values = found.value?.values;
     this.drawRows(values ?? null);
-    if (!values) this.sum.textContent = found.error ?? "Not in this page; open the notebook.";
+    if (!values) this.sum.textContent = capital(instead(found));
     else {
       const [none, full] = values.slice(-2);
       const untrained = this.facts.trained ? "" : " The model was never trained.";

@@ -16,6 +16,8 @@ export function number(value) {
 
 export const times = (value) => `${value >= 10 ? value.toFixed(0) : value.toFixed(1)}×`;
 
+export const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 /** The middle of a long name left out. */
 export function short(name, length = 24) {
   return name.length <= length ? name : `${name.slice(0, Math.ceil(length / 2) - 1)}…${name.slice(1 - Math.floor(length / 2))}`;
