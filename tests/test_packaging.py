@@ -127,5 +127,7 @@ def test_make_alone_lists_the_commands(clone: Path) -> None:
         "lab",
         "walkthrough",
         "test",
+        "faults",
+        "stamps",
         "clean",
     ]
