@@ -41,6 +41,7 @@ from grafeat.merge import GraFeatMerge, MergeConfig
 from grafeat.models import GridModel, MergeOutput
 from grafeat.narrow import train_backbone
 from grafeat.pictures import PictureSet
+from grafeat.plain import PlainModel
 from grafeat.relevance import Relevance, relevance
 from grafeat.runs import History
 from grafeat.store import GridStore, extract
@@ -73,6 +74,7 @@ __all__ = [
     "MergeOutput",
     "PatchGraph",
     "PictureSet",
+    "PlainModel",
     "Relevance",
     "audit",
     "capture",

@@ -214,7 +214,8 @@ def check_grids(grids: Iterable[FeatureGrid]) -> tuple[FeatureGrid, ...]:
             f"grids: the name {twice[0]!r} is there twice; expected different names; give one backbone "
             "another with name="
         )
-    if len({len(grid) for grid in grids}) > 1:
+    first = grids[0].features.shape[0]  # no len(): an exported model takes any batch
+    if any(grid.features.shape[0] != first for grid in grids[1:]):
         found = ", ".join(f"{grid.name} {tuple(grid.features.shape)}" for grid in grids)
         raise ValueError(
             f"grids: unequal batches ({found}); expected the same pictures for every backbone; slice all "
