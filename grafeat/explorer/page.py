@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 import grafeat
 from grafeat.explorer.effects import Effects
 from grafeat.explorer.payload import Arrays, Form, Shape, pack, to_bytes
@@ -19,6 +21,7 @@ from grafeat.files import write as write_file
 HERE = Path(__file__).parent
 MOST_KEPT, FEWEST_KEPT = 64, 4  # weights of each row and kind, where not all can be kept
 BASE64 = 4 / 3
+PATIENCE = 2  # seconds without a progress bar
 Told = tuple[dict[str, Any], Arrays]
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -31,12 +34,14 @@ def write(
     limit: int,
     facts: Mapping[str, Any],
     effects: Effects | None,
+    *,
+    progress: bool = False,
 ) -> Path:
     """Writes the page; arguments as in `Explorer.to_html`, with the state in which it opens and what always holds."""
     shapes = [Shape.of(source[number].attention) for number in pictures]
     form, k = chosen(min(shapes, key=lambda shape: shape.fine), len(pictures), limit)
     entries, scripts = {}, []
-    for number in pictures:
+    for number in tqdm(pictures, desc="page", unit="picture", delay=PATIENCE, leave=False, disable=not progress):
         more: Told = ({}, {}) if effects is None else effects.on_page(number, state)
         about, content = _entry(source, number, form, k, more)
         entries[str(number)] = about

@@ -195,6 +195,7 @@ class Explorer(anywidget.AnyWidget):
         pictures: Sequence[int] | None = None,
         limit: int = 20_000_000,
         effects: bool = True,
+        progress: bool = True,
     ) -> Path:
         """Writes the explorer as one page that works from a file, without kernel or network.
 
@@ -204,7 +205,9 @@ class Explorer(anywidget.AnyWidget):
             limit: Bytes that the weights may take in the page. If exact weights would take more, only the strongest of
                 each row are kept, and the page says which mass they keep.
             effects: Whether the page holds knock-outs (every backbone, pair, layer and head, and all patches or the 32
-                that change most), relevance by three methods and values, which takes seconds a picture of 392 patches.
+                that change most), relevance by three methods and values. A picture of a hundred patches takes
+                about a second, one of 392 from ten seconds to a minute.
+            progress: Whether a bar shows how far it is, if it takes long.
 
         Returns:
             The path.
@@ -215,7 +218,7 @@ class Explorer(anywidget.AnyWidget):
         """
         numbers = self._numbers(pictures)
         computed = self._effects if effects else None
-        return page.write(path, self._source, numbers, self.state, limit, self._facts, computed)
+        return page.write(path, self._source, numbers, self.state, limit, self._facts, computed, progress=progress)
 
     def to_png(self, path: str | Path, *, dpi: int = 200) -> Path:
         """Draws what is selected with matplotlib, as a PNG.
