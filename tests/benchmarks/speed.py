@@ -1,7 +1,8 @@
 """What the merge step and the extraction cost, as ratios in one run: `python tests/benchmarks/speed.py`.
 
 - The training step (forward and backward of all steps) against the same matrix products and fused attention, bare.
-- One intra and one cross layer against one HGTConv layer of PyG on the same graph.
+- One intra and one cross layer against one HGTConv layer of PyG on the same graph, and against two layers of
+  `nn.TransformerEncoder` over all patches with block masks.
 - Extraction against timm's bare forward pass with the same batches.
 - The forward pass with attention captured, against the same without.
 
@@ -48,6 +49,10 @@ def main() -> None:
         [
             "intra and cross layer against PyG HGTConv",
             *pair(*layers_and_hgt(device), max(3, args.rounds // 5), device),
+        ],
+        [
+            "intra and cross layer against TransformerEncoder with block masks",
+            *pair(*layers_and_encoder(device), max(3, args.rounds // 2), device),
         ],
         [
             "extraction against timm's bare forward",
@@ -167,6 +172,27 @@ def layers_and_hgt(device: torch.device) -> tuple[Callable[[], None], Callable[[
     def reference() -> None:
         out = conv(vertices, dict.fromkeys(relations, edges))
         sum(x.sum() for x in out.values()).backward()
+
+    return ours, reference
+
+
+def layers_and_encoder(device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
+    """One intra and one cross layer, and torch's encoder layers over all patches with the masks that make them so."""
+    ours, _ = layers_and_hgt(device)
+    own = torch.arange(2 * SIDE * SIDE, device=device) // (SIDE * SIDE)
+    blocks = own[:, None] == own
+    masks = [torch.zeros(blocks.shape, device=device).masked_fill(out, -torch.inf) for out in (~blocks, blocks)]
+    layers = [
+        nn.TransformerEncoderLayer(128, HEADS, dim_feedforward=256, dropout=0.0, batch_first=True).to(device)
+        for _ in masks
+    ]
+    states = torch.randn(BATCH, len(own), 128, device=device, requires_grad=True)
+
+    def reference() -> None:
+        x = states
+        for layer, mask in zip(layers, masks, strict=True):
+            x = layer(x, src_mask=mask)
+        x.sum().backward()
 
     return ours, reference
 
