@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
+from grafeat.captured import KINDS
 from grafeat.plots.palette import DIVERGING_ENDS, HAIRLINE, INK, SECOND_INK, backbone_colours, styled
 from grafeat.plots.panels import panel_figure, place, shorten, text_width, title
 from grafeat.plots.pictures import Colours
@@ -113,9 +114,15 @@ def _largest(report: Dominance) -> list[tuple[str, float, float, float]]:
         "change"
     )
     return [
-        (shorten(row["without"].replace(" edges", ""), 180, size=9), row["change"], row["low"], row["high"])
+        (shorten(_named(row["without"]), 180, size=9), row["change"], row["low"], row["high"])
         for row in chosen.to_dict("records")
     ]
+
+
+def _named(knocked: str) -> str:
+    """A knock-out's name without the word that all share."""
+    name = knocked.replace(" edges", "")
+    return f"all {name}" if name in KINDS else name
 
 
 def _readout_masses(report: Dominance) -> dict[str, float]:

@@ -138,10 +138,11 @@ def inches(axes: Axes) -> tuple[float, float, float, float]:
 
 def title(figure: Figure, parts: Sequence[Part], second: Sequence[Part] = ()) -> None:
     """Writes a figure's title: what is shown, and below it, in second ink, how it was got."""
-    down = figure.get_size_inches()[1]
     for size, top, line in ((12.0, 0.13, parts), (10.0, 0.36, second)):
         if line:
-            figure.add_artist(_line(line, size, figure.dpi_scale_trans, (MARGIN, down - top), "upper left"))
+            # From the figure's corner, which moves when a notebook trims the margins.
+            down = figure.transFigure + ScaledTranslation(MARGIN, -top, figure.dpi_scale_trans)
+            figure.add_artist(_line(line, size, down, (0, 1), "upper left"))
 
 
 def header(ax: Axes, name: str, *details: str, colour: BackboneColour | None = None) -> None:

@@ -156,10 +156,10 @@ def _flow(ax: Axes, dominant: DominantPatches, colours: Colours) -> None:
         )  # fmt: skip
         if edge.end is None:
             said = f"{edge.change:+.2f}".replace("-", "−")
-            text = ax.annotate(
-                said, (0.42, y0 + 0.42 * (y1 - y0)), ha="center", va="center", size=8.5, color=INK
-            )
-            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+            ax.annotate(
+                said, (0.42, y0 + 0.42 * (y1 - y0)), ha="center", va="center", size=8.5, color=INK,
+                bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
+            )  # fmt: skip
     for rank, (patch, (x, y)) in enumerate(((p, at[p]) for p in dominant), start=1):
         ax.plot(x, y, "o", ms=18, color=colours[patch.backbone].mark, mec="white", zorder=3)
         ax.annotate(
@@ -185,11 +185,11 @@ def _number(ax: Axes, graph: PatchGraph, patch: Patch, rank: int) -> None:
 
 
 def _explained(relevance: Relevance, number: int) -> str:
+    if relevance.method == "attention_rollout":
+        return "where information comes from; the same for every class"
     sign = (
         "above 0 speaks for the class, below 0 against"
         if relevance.signed
         else "unsigned: cannot tell for from against"
     )
-    if relevance.method == "attention_rollout":
-        sign = "the same for every class; where information comes from, not what matters"
     return f"class number {int(relevance.target[number])} · {sign}"
