@@ -17,7 +17,7 @@ from grafeat.narrow import load_trained
 from grafeat.preparation import View
 from grafeat.sources import NamedModel, find_model, model_names
 from grafeat.taps import Size, find_tap, run_tap
-from grafeat.weights import check_file
+from grafeat.weights import check_file, no_pickle
 
 SEED = 0  # of random weights
 DETAILS = 8  # rows of a list that are worked out
@@ -110,7 +110,7 @@ def _weights_file(model: NamedModel, download: bool) -> Path:
 def _built(model: NamedModel, size: Size, path: Path | None) -> nn.Module:
     """The module; random weights are those of one seed, and the global random state stays as it was."""
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), no_pickle():
             torch.default_generator.manual_seed(SEED)
             return model.build(size, path)
     except (RuntimeError, AssertionError, EOFError, SafetensorError, UnpicklingError) as error:

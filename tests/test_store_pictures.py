@@ -96,6 +96,9 @@ def test_other_processes_decode_alike(tmp_path: Path, files: Callable[..., Pictu
         found = taken(backbones, shown, tmp_path / "store", batch_size=4, skip_unreadable=True, workers=1)
     assert same(found, expected)
     assert torch.equal(torch.get_rng_state(), before)
+    with pytest.warns(UserWarning, match="left out 1"):  # where nothing is left to decode, none is started
+        again = taken(backbones, shown, tmp_path / "store", skip_unreadable=True, workers=10_000)
+    assert same(again, expected)
 
 
 def test_batches_are_read_when_they_are_needed(files: Callable[..., PictureSet]) -> None:

@@ -83,7 +83,7 @@ def loaded(batches: Batches, *, workers: int = 0, device: torch.device) -> Itera
         device: Where they are needed.
     """
     here: Iterable[Batch] = (batches[number] for number in range(len(batches)))
-    if workers:
+    if workers and len(batches):
         # Started afresh, not forked: a forked process would hold the store's lock beyond its parent's death. The
         # generator keeps the global random state as it is.
         here = DataLoader(

@@ -13,16 +13,21 @@ hypothesis.settings.register_profile("faults", parent=hypothesis.settings.get_pr
 
 
 @pytest.fixture(scope="session")
-def driver() -> Iterator[Driver]:
-    with Driver() as started:
-        yield started
+def drivers() -> Iterator[tuple[Driver, Driver]]:
+    """Two, which start side by side."""
+    with Driver() as one, Driver() as other:
+        yield one, other
 
 
 @pytest.fixture(scope="session")
-def other() -> Iterator[Driver]:
+def driver(drivers: tuple[Driver, Driver]) -> Driver:
+    return drivers[0]
+
+
+@pytest.fixture(scope="session")
+def other(drivers: tuple[Driver, Driver]) -> Driver:
     """A second process, for two at once."""
-    with Driver() as started:
-        yield started
+    return drivers[1]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

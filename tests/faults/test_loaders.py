@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_files import Trap
 
+from grafeat import zoo
 from grafeat.checkpoint import load, save
 from grafeat.files import read_tensors, write_tensors
 from grafeat.merge import GraFeatMerge
@@ -128,6 +129,23 @@ def test_a_pickle_in_place_of_weights_is_refused_and_nothing_runs(tmp_path: Path
             with pytest.raises(ValueError, match=f"path: {path} is "):
                 read(path)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["timm/resnet10t.c3_in1k", "bundled/efficientnet_lite0"])
+def test_a_pickle_in_place_of_pretrained_weights_is_refused_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path, load_anything = tmp_path / "weights.pth", torch.load
+    torch.save({"weights": Trap(tmp_path / "sprung")}, path)
+    monkeypatch.setattr(zoo, "_weights_file", lambda model, download: path)
+    # as a loader would that trusts its file, such as one of an older release of timm
+    trusting = lambda file, **options: load_anything(file, **{**options, "weights_only": False})  # noqa: E731
+    monkeypatch.setattr(torch, "load", trusting)
+    with pytest.raises(ValueError, match=rf"model: '{name}' cannot be made .* with the weights in {path}"):
+        zoo.load_backbone(name)
+    assert not (tmp_path / "sprung").exists()
+    load_anything(path, weights_only=False)
+    assert (tmp_path / "sprung").exists()  # the trap is a good one
 
 
 # The store
