@@ -117,10 +117,10 @@ class Writer:
             self._sweep(DATA)
             return
         self._reserve(left)  # its length and its header may be damaged, too
-        torn = {piece.start for piece in damaged(self.part, left)}
-        self._pieces = [piece for piece in left.pieces if piece.start not in torn]
-        kept = {row for start, stop, _ in self._pieces for row in range(start, stop)}
-        self._unreadable = sorted(kept & set(left.unreadable))
+        torn = set(damaged(self.part, left))
+        self._pieces = [piece for piece in left.pieces if piece not in torn]
+        gone = [range(piece.start, piece.stop) for piece in torn]
+        self._unreadable = [row for row in left.unreadable if not any(row in rows for rows in gone)]
         self._lay_out(left)
         self._sweep(DATA, JOURNAL)
 
