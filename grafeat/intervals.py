@@ -34,7 +34,8 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     share, spread = correct / count, Z**2 / count
     middle = share + spread / 2
     half = Z * (share * (1 - share) / count + spread / (4 * count)) ** 0.5
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+    # Rounding must not put the share itself, if it is 0 or 1, outside.
+    return max(0.0, min(share, (middle - half) / (1 + spread))), min(1.0, max(share, (middle + half) / (1 + spread)))
 
 
 def resampled(pictures: int, seed: int) -> Int[Tensor, "drawn b"]:

@@ -115,3 +115,9 @@ def test_runs_that_do_not_pair_are_refused(shape: tuple[int, ...], unchecked: No
 def test_runs_without_axes_are_refused_even_if_they_are_alike(unchecked: None) -> None:
     with pytest.raises(ValueError, match=r"got shapes \(11,\) and \(11,\)"):
         paired_difference(torch.ones(11, dtype=torch.bool), torch.ones(11, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("count", range(1, 113))
+def test_none_right_and_all_right_lie_inside_their_own_intervals(count: int) -> None:
+    assert wilson_interval(0, count)[0] == 0
+    assert wilson_interval(count, count)[1] == 1
