@@ -1,18 +1,17 @@
-"""Several processes that train one model: each takes its share of every batch, and all see the same draws."""
+"""Several processes at one work, on several GPUs or machines: which part of it is whose."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from grafeat.models import GridModel
 from grafeat.splits import Rows
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """What training needs of Hugging Face's `accelerate.Accelerator`: pass one of those."""
+    """What is needed of Hugging Face's `accelerate.Accelerator`: pass one of those."""
 
     device: Any
     process_index: int
@@ -35,8 +34,8 @@ class Engine(Protocol):
 class Share:
     """One process's part of the work; alone, all of it.
 
-    Every process draws for the whole batch from the same seed and takes its own rows of what was drawn. So a training
-    by several is that of one, but for the order in which numbers are summed.
+    In training, every process draws for the whole batch from the same seed and takes its own rows of what was drawn.
+    So a training by several is that of one, but for the order in which numbers are summed.
 
     Attributes:
         engine: An `accelerate.Accelerator`; None for a process that is alone.
@@ -64,7 +63,7 @@ class Share:
         own = len(range(self.process, count, self.processes))
         return own * self.processes / count
 
-    def wrapped(self, model: GridModel) -> Any:
+    def wrapped(self, model: nn.Module) -> Any:
         """The model as it is called in training."""
         if self.engine is None:
             return model

@@ -1,6 +1,7 @@
 """The feature grids of a whole picture set: computed once, kept on disk, read back as a memory map."""
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,10 +13,12 @@ from tqdm.auto import tqdm
 from grafeat.backbones import Backbone
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.pictures import PictureSet
+from grafeat.sharing import Engine, Share
 from grafeat.store.filling import Memory, Task, fill
 from grafeat.store.folder import Kept, damages, found, required
 from grafeat.store.gridstore import GridStore
 from grafeat.store.index import DTYPES, Index, Key
+from grafeat.store.joining import join, spans
 from grafeat.store.lock import demote
 from grafeat.store.writer import Writer
 
@@ -32,6 +35,7 @@ def extract(
     workers: int = 0,
     skip_unreadable: bool = False,
     repair: bool = False,
+    accelerator: Engine | None = None,
 ) -> GridSet:
     """Shows every picture once to every backbone, and gives the feature grids with the pictures' labels and parts.
 
@@ -58,17 +62,25 @@ def extract(
         skip_unreadable: Leave out pictures that cannot be read, with a warning that lists them; labels and parts stay
             in step. Otherwise the first one stops the run.
         repair: Check every byte of what is found, and compute anew the batches that are damaged.
+        accelerator: An `accelerate.Accelerator`, where several processes share the work: each shows its part of the
+            pictures to the backbones on its own device, and keeps it until the first has put all together. The store
+            must be a folder that all of them see.
 
     Raises:
         ValueError: If names repeat; if there is no picture, or one that cannot be read; if a backbone gives NaN, or
             infinity in `dtype`; if a view cannot be recognised again though there is a store; if a file of the store
-            is damaged.
+            is damaged; if several processes have no store.
         OSError: If the store cannot be written.
     """
     _check(backbones, pictures, batch_size, dtype)
-    task = Task(pictures, batch_size, torch.device(device), dtype, progress, workers, skip_unreadable)
+    share = Share(accelerator)
+    where = torch.device(device) if accelerator is None else accelerator.device
+    task = Task(pictures, batch_size, where, dtype, progress and share.process == 0, workers, skip_unreadable)
     kept: Mapping[str, Kept | Memory]
-    kept = _in_memory(backbones, task) if store is None else _in_store(backbones, task, GridStore(store), repair)
+    if share.processes > 1:
+        kept = _shared(backbones, task, store, repair, share)
+    else:
+        kept = _in_memory(backbones, task) if store is None else _in_store(backbones, task, GridStore(store), repair)
     features = [FeatureGrid.trusted(one.name, kept[one.name].features, one.field) for one in backbones]
     grids = GridSet(features, pictures.labels, classes=pictures.classes, parts=pictures.part_positions)
     bad = sorted({row for name in kept for row in kept[name].unreadable})
@@ -105,6 +117,36 @@ def _in_store(
         for _, writer in work:
             writer.finish()
     return {name: kept[name] or required(store.path, draft) for name, draft in drafts.items()}
+
+
+def _shared(
+    backbones: Sequence[Backbone], task: Task, store: str | Path | GridStore | None, repair: bool, share: Share
+) -> Mapping[str, Kept]:
+    """As `_in_store`, by several processes: each fills a store of its part, the first joins the parts."""
+    if store is None:
+        raise ValueError(
+            f"store: got None for {share.processes} processes; expected a folder that all of them see; name one"
+        )
+    folder = GridStore(store)
+    drafts = _drafts(backbones, task)
+    missing = [backbone for backbone in backbones if found(folder.path, drafts[backbone.name]) is None]
+    share.wait()  # until all have looked: the first is about to change the answer
+    if missing:
+        parts = spans(len(task.pictures), task.batch_size, share.processes)
+        tasks = {part: dataclasses.replace(task, pictures=task.pictures[slice(*part)]) for part in parts}
+        if share.process < len(parts):
+            _in_store(missing, tasks[parts[share.process]], folder, repair=False)
+        share.wait()
+        if share.process == 0:
+            for backbone in missing:
+                pieces = {part: _drafts([backbone], tasks[part])[backbone.name] for part in parts}
+                join(folder.path, drafts[backbone.name], pieces, task.batch_size)
+        share.wait()
+    if repair:
+        if share.process == 0:
+            _in_store(backbones, task, folder, repair=True)
+        share.wait()
+    return {name: required(folder.path, draft) for name, draft in drafts.items()}
 
 
 def _drafts(backbones: Sequence[Backbone], task: Task) -> dict[str, Index]:
