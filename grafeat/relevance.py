@@ -33,6 +33,7 @@ class Relevance:
         signed: Whether values below 0 speak against the class; an unsigned method cannot tell.
         target: The class that is explained, for each picture (b,).
         graph: The patches; `graph.box(graph.vertex(*patch))` is a patch's place in the picture.
+        classes: Names of the model's classes; empty if they are not known.
     """
 
     maps: dict[str, Float[Tensor, "b _ _"]]
@@ -40,6 +41,7 @@ class Relevance:
     signed: bool
     target: Int[Tensor, " b"]
     graph: PatchGraph
+    classes: tuple[str, ...] = ()
 
     @property
     def flat(self) -> Row:
@@ -153,7 +155,7 @@ def relevance(
     sizes = [graph.sizes[name] for name in names]
     blocks = dict(zip(names, torch.cat(rows).split(sizes, dim=1), strict=True))
     maps = {name: blocks[name].unflatten(1, graph.shapes[name]) for name in graph.names}
-    return Relevance(maps=maps, method=method, signed=chosen.signed, target=targets, graph=graph)
+    return Relevance(maps, method, chosen.signed, targets, graph, tuple(model.classes))
 
 
 def _attention_rollout(subject: Subject) -> Row:

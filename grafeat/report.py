@@ -64,6 +64,22 @@ class Dominance:
         """Each backbone's share of the positive values, in [0, 1]; NaN for all where no value is positive."""
         return dict(zip(self.names, _shares(self.picture_values.mean(dim=0)).tolist(), strict=True))
 
+    @property
+    def picture_shares(self) -> Float[Tensor, "b m"]:
+        """Shares for each picture by itself, in the order of `names`; NaN where no value is positive."""
+        return _shares(self.picture_values)
+
+    def right(self, *names: str) -> Bool[Tensor, " b"]:
+        """Whether the model gets each picture right with these backbones alone; with none, by class frequency.
+
+        Raises:
+            ValueError: If there is no such backbone, there are no labels, or values were sampled.
+        """
+        for name in names:
+            if name not in self.names:
+                raise ValueError(f"names: got {name!r}; the report is of {', '.join(self.names)}; use some of them")
+        return self._known("right")[sum(1 << self.names.index(name) for name in set(names))]
+
     @cached_property
     def value_intervals(self) -> dict[str, Interval]:
         """95% intervals of the values over the pictures, by bootstrap; NaN for one picture."""
@@ -124,7 +140,7 @@ class Dominance:
         low, high = percentiles(resampled)
         said = ["worth nothing or less" if at_most <= 0 else "perhaps worth nothing" if at_least <= 0 else ""
                 for at_least, at_most in zip(low.tolist(), high.tolist(), strict=True)]  # fmt: skip
-        columns = {"CUR": rates.tolist(), "low": low.tolist(), "high": high.tolist(), "": said}
+        columns = {"CUR": rates.tolist(), "low": low.tolist(), "high": high.tolist(), "verdict": said}
         return pd.DataFrame(columns, index=list(self.names))
 
     @cached_property
@@ -179,8 +195,7 @@ class Dominance:
 
     def __repr__(self) -> str:
         wide = max(len(name) for name in self.names)
-        pictures = f"{len(self.target):,} picture{'s' if len(self.target) > 1 else ''}"
-        lines = [f"Dominance over {pictures}: value (centred logit) and share of each backbone"]
+        lines = [f"Dominance over {self._pictures}: value (centred logit) and share of each backbone"]
         for name in self.names:
             low, high = self.value_intervals[name]
             interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
@@ -193,13 +208,18 @@ class Dominance:
         from grafeat.plots.dominance import dominance_figure  # draws, so only where it is shown
         from grafeat.plots.panels import embedded
 
-        rounded = self.to_frame().round(3).to_html(border=0, na_rep="–")
+        frame = self.to_frame() if len(self.target) > 1 else self.to_frame()[["value", "share"]]
+        rounded = frame.round(3).to_html(border=0, na_rep="–")
         note = html.escape(
-            f"{len(self.target):,} pictures. Values are what each backbone adds to the centred logit; they sum to "
+            f"{self._pictures}. Values are what each backbone adds to the centred logit; they sum to "
             f"{float((self.full - self.none).mean()):+.3f}."
         )
         figure = embedded(dominance_figure(self), "Values, shares and effects of knock-outs, as in the tables")
         return f"{figure}{rounded}<p><small>{note}</small></p>"
+
+    @property
+    def _pictures(self) -> str:
+        return f"{len(self.target):,} picture{'s' if len(self.target) > 1 else ''}"
 
     @cached_property
     def _drawn_means(self) -> Float[Tensor, "drawn m"]:

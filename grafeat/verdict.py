@@ -131,16 +131,39 @@ class Audit:
             html.escape(method): {row["test"]: _cell(row) for row in self._rows if row["method"] == method}
             for method in self.measured
         }
-        table = pd.DataFrame.from_dict(cells, orient="index").to_html(border=0, escape=False)
+        table = pd.DataFrame(cells).to_html(border=0, escape=False)
         said = "".join(f"<li>{html.escape(self.verdict(method))}</li>" for method in self.measured)
         note = f"{len(self.target):,} pictures. ✓ passes, ✗ fails, – does not apply; mean and 95% interval."
         return f"{table}<p><small>{note}</small></p><ul>{said}</ul>"
 
 
-def thresholds() -> pd.DataFrame:
-    """Every test, what it measures and what it must show: fixed before any explanation was audited."""
-    rows = [{"test": t.name, "measures": t.asks, "passes": t.passes, "if it fails": t.fails} for t in TESTS]
-    return pd.DataFrame(rows).set_index("test")
+@dataclass(frozen=True)
+class Thresholds:
+    """Every test, what it measures and what it must show: fixed before any explanation was audited.
+
+    Attributes:
+        tests: The tests.
+    """
+
+    tests: tuple[Test, ...] = TESTS
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each test."""
+        rows = [{"test": t.name, "measures": t.asks, "passes": t.passes, "if it fails": t.fails} for t in self.tests]
+        return pd.DataFrame(rows).set_index("test")
+
+    def __repr__(self) -> str:
+        wide = max(len(test.name) for test in self.tests)
+        return "\n".join(f"{test.name:<{wide}}  {test.passes}: {test.asks}" for test in self.tests)
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):  # pandas would cut the sentences
+            return self.to_frame().to_html(border=0, justify="left")
+
+
+def thresholds() -> Thresholds:
+    """The table of all tests and thresholds; it displays well in a notebook."""
+    return Thresholds()
 
 
 def _summary(test: Test, values: Float[Tensor, " b"], drawn: Int[Tensor, "drawn b"]) -> dict[str, Any]:

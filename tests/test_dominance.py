@@ -71,7 +71,7 @@ def test_a_backbone_that_is_not_read_is_worth_nothing() -> None:
     changes = report.subsets.set_index("backbones").accuracy
     assert changes["lite + vit + cnn"] == changes["lite + cnn"]
     assert report.utilisation.CUR["vit"] == 0
-    assert report.utilisation.loc["vit"].iloc[-1] == "worth nothing or less"
+    assert report.utilisation.loc["vit", "verdict"] == "worth nothing or less"
 
 
 def test_two_copies_with_tied_parameters_have_equal_values() -> None:
@@ -137,6 +137,20 @@ def test_accuracy_of_every_subset_and_what_each_adds() -> None:
     gap, (low, high) = report.information_gap
     assert gap == pytest.approx(report.utilisation.CUR.max() - report.utilisation.CUR.min())
     assert low <= high
+
+
+def test_single_pictures_have_shares_and_subsets_have_names() -> None:
+    model, seen = built(), grids()
+    report = dominance(model, seen, knockouts=False)
+    positive = report.picture_values.clamp(min=0)
+    torch.testing.assert_close(report.picture_shares, positive / positive.sum(dim=1, keepdim=True), equal_nan=True)
+    double = built().double()
+    for names in (("lite",), ("cnn", "vit"), ("lite", "vit", "cnn")):
+        expected = double(seen.only(*names)).logits.argmax(dim=1) == seen.labels
+        assert torch.equal(report.right(*names), expected)
+    assert torch.equal(report.right(), seen.labels == 2)  # the most frequent class in training
+    with pytest.raises(ValueError, match=r"names: got 'resnet'; the report is of lite, vit, cnn"):
+        report.right("resnet")
 
 
 def test_where_a_table_is_too_large_values_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,12 @@ def test_the_table_that_a_notebook_shows_escapes_names_and_says_all() -> None:
 
 
 def test_thresholds_are_one_table() -> None:
-    table = thresholds()
+    table = thresholds().to_frame()
     assert table.index.tolist() == [test.name for test in TESTS]
     assert table.loc["sign", "passes"] == "whole interval above 0.5"
     assert table.loc["completeness", "passes"] == "whole interval below 0.05"
+    for test in TESTS:  # no sentence is cut
+        assert test.asks in repr(thresholds()) and test.asks in thresholds()._repr_html_()
 
 
 def test_an_unknown_method_is_named() -> None:

@@ -192,4 +192,9 @@ def _explained(relevance: Relevance, number: int) -> str:
         if relevance.signed
         else "unsigned: cannot tell for from against"
     )
-    return f"class number {int(relevance.target[number])} · {sign}"
+    return f"{_class(relevance, number)} · {sign}"
+
+
+def _class(relevance: Relevance, number: int) -> str:
+    target = int(relevance.target[number])
+    return f"class {relevance.classes[target]!r}" if relevance.classes else f"class number {target}"

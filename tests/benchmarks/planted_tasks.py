@@ -195,7 +195,7 @@ def other_pictures(seed: int) -> Iterator[Figure]:
     yield "accuracy of the good one, trained alone", "", accuracies[1]
     row = report.utilisation.loc[LITE]
     yield "CUR of the one shown other pictures", "interval holds or is below 0", float(row["CUR"])
-    yield "named worthless, or perhaps", "at least 1", float("nothing" in str(row[""]))
+    yield "named worthless, or perhaps", "at least 1", float("nothing" in str(row["verdict"]))
     yield "CUR of the good one", "", float(report.utilisation.loc["small_vit", "CUR"])
     yield "share of the one shown other pictures", "", report.shares[LITE]
 
