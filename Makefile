@@ -58,7 +58,7 @@ build/stamps/animals:
 	@touch $@
 
 .venv/.test: pyproject.toml | .venv/bin/python
-	$(python) -m pip install --disable-pip-version-check --editable ".[test,vit,many]"
+	$(python) -m pip install --disable-pip-version-check --editable ".[test,vit]"
 	@touch .venv/.lab $@
 
 .venv/bin/python:

