@@ -1,11 +1,5 @@
 """A training that was interrupted ends as if it never had been, from a file that only its own run can read."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -98,52 +92,3 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gf.save(built(), tmp_path / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"is 'model' in format"):
         fitted(built(), checkpoint=path)
-
-
-CHILD = """
-    import sys, torch
-    sys.path[:0] = {path!r}
-    from test_runs import built, fitted
-    import grafeat as gf
-    torch.set_num_threads(1)
-    model = built()
-    fitted(model, checkpoint=sys.argv[1], epochs=40)
-    gf.save(model, sys.argv[2])
-"""
-
-
-def killed_after(seconds: float, path: Path, model: Path) -> bool:
-    """Trains in another process, and kills it after so many seconds of writing checkpoints; whether it was still on."""
-    code = textwrap.dedent(CHILD).format(path=[str(Path(__file__).parents[1]), str(Path(__file__).parent)])
-    command = [sys.executable, "-c", code, str(path), str(model)]
-    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        while not path.exists() and child.poll() is None:
-            time.sleep(0.01)
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        return True
-    assert child.returncode == 0
-    return False
-
-
-def test_a_process_that_is_killed_again_and_again_ends_with_the_same_model(
-    tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    path, model, kills = tmp_path / "run.safetensors", tmp_path / "model.safetensors", 0
-    while killed_after(0.05 + 0.1 * float(torch.rand((), generator=generator)), path, model):
-        kills += 1
-        if kills == int(os.environ.get("GRAFEAT_KILLS", 5)):
-            killed_after(600, path, model)  # now it may end
-            break
-    assert kills and model.exists()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    whole = built()
-    fitted(whole, epochs=40)
-    torch.set_num_threads(threads)
-    assert same(gf.load(model), whole)
-    assert not list(tmp_path.glob(".*"))  # no half-written file is left

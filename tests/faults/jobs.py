@@ -1,14 +1,18 @@
-"""What the processes do that the tests kill: extraction with tiny backbones, each computed batch noted in a file."""
+"""What the processes do that the tests kill: extraction with tiny backbones, each computed batch noted; training."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from grafeat import planted
 from grafeat.backbones import Backbone
-from grafeat.grids import FeatureGrid
+from grafeat.checkpoint import save
+from grafeat.grids import FeatureGrid, GridSet
+from grafeat.merge import GraFeatMerge
 from grafeat.pictures import PictureSet
 from grafeat.store import extract
+from grafeat.training import fit
 
 COUNT, BATCH, SIDE = 131, 4, 12
 
@@ -58,3 +62,14 @@ def pictures() -> PictureSet:
 
 def extraction(store: str, log: str) -> None:
     extract(backbones(log), pictures(), store=store, batch_size=BATCH, progress=False)
+
+
+def digits() -> GridSet:
+    """What the killed trainings learn from."""
+    return planted.pointer(61, shape=(2, 3), channels=(3, 5))
+
+
+def training(checkpoint: str, model: str, epochs: int) -> None:
+    built = GraFeatMerge.for_grids(digits(), num_classes=4, width=12, heads=3, depth=1, components=3)
+    fit(built, digits(), val=digits()[:17], epochs=epochs, batch_size=17, checkpoint=checkpoint, progress=False)
+    save(built, model)
