@@ -64,7 +64,8 @@ def blind(digits: PictureSet, count: int, *, patch: int = 4, seed: int = 0) -> G
     """Each of two backbones sees one digit of `two_digits`, and the label is the sum: none can know it alone.
 
     `left` and `right` are no networks: the features of a patch are the grey values of its pixels, and the grid's field
-    is the half that it sees.
+    is the half that it sees. Grey values are hard to learn sums from: a small merge gets about one in five right after
+    6,000 pictures, and nine in ten with `two_digits` and two backbones that learned from other digits.
 
     A right explanation of a model that solves it says: each backbone alone is right in 10% of the pictures, as if it
     had seen nothing, so that each has nearly all of the CUR; over many pictures the two have equal values; in a digit
