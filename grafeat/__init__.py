@@ -20,34 +20,38 @@ Words:
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grafeat import measures, planted
 from grafeat.attention import CrossAttention, IntraAttention
-from grafeat.audit import audit
-from grafeat.backbones import Backbone, Crop
+from grafeat.backbones.backbone import Backbone, Crop
+from grafeat.backbones.narrow import train_backbone
+from grafeat.backbones.zoo import list_backbones, load_backbone
 from grafeat.captured import CapturedAttention
 from grafeat.capturing import capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
-from grafeat.dominance import Dominance, dominance
-from grafeat.dominant import DominantPatches, dominant
 from grafeat.evaluation import Evaluation, evaluate, predict
 from grafeat.fusion import Concat
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.knockouts import KnockOut, knock_out
 from grafeat.merge import GraFeatMerge, MergeConfig
 from grafeat.models import GridModel, MergeOutput
-from grafeat.narrow import train_backbone
 from grafeat.pictures import PictureSet
 from grafeat.plain import PlainModel
-from grafeat.relevance import Relevance, relevance
 from grafeat.runs import History
 from grafeat.store import GridStore, extract
 from grafeat.training import fit
-from grafeat.verdict import Audit, thresholds
-from grafeat.zoo import list_backbones, load_backbone
+
+if TYPE_CHECKING:
+    from grafeat import measures, planted, plots
+    from grafeat.explanations.audit import audit
+    from grafeat.explanations.dominance import dominance
+    from grafeat.explanations.dominant import DominantPatches, dominant
+    from grafeat.explanations.knockouts import KnockOut, knock_out
+    from grafeat.explanations.relevance import Relevance, relevance
+    from grafeat.explanations.report import Dominance
+    from grafeat.explanations.verdict import Audit, thresholds
+    from grafeat.explorer import Explorer
 
 __version__ = "0.1.0"
 
@@ -99,10 +103,34 @@ __all__ = [
 ]
 
 
+# Imported when first used: tables, graphs and figures need packages that take longer to import than all else.
+_LATER = {
+    "Audit": "explanations.verdict",
+    "Dominance": "explanations.report",
+    "DominantPatches": "explanations.dominant",
+    "Explorer": "explorer",
+    "KnockOut": "explanations.knockouts",
+    "Relevance": "explanations.relevance",
+    "audit": "explanations.audit",
+    "dominance": "explanations.dominance",
+    "dominant": "explanations.dominant",
+    "knock_out": "explanations.knockouts",
+    "relevance": "explanations.relevance",
+    "thresholds": "explanations.verdict",
+}
+_MODULES = ("measures", "planted", "plots")
+
+
 def __getattr__(name: str) -> Any:
-    """`gf.plots` and `gf.Explorer` are imported when first used: matplotlib takes as long as all else together."""
-    if name == "plots":
-        return importlib.import_module("grafeat.plots")
-    if name == "Explorer":
-        return importlib.import_module("grafeat.explorer").Explorer
-    raise AttributeError(f"module 'grafeat' has no attribute {name!r}")
+    """What is imported only when it is used."""
+    if name in _MODULES:
+        return importlib.import_module(f"grafeat.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'grafeat' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"grafeat.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

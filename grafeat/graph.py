@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
-import networkx as nx
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from grafeat.grids import WHOLE, Box, FeatureGrid, GridSet, check_grids, patch_boxes, patch_centres
+
+if TYPE_CHECKING:
+    import networkx
 
 Kind = Literal["intra", "cross"]
 
@@ -192,7 +194,7 @@ class PatchGraph:
         picture: int = 0,
         top: int | None = None,
         self_loops: bool = True,
-    ) -> nx.DiGraph:
+    ) -> "networkx.DiGraph":
         """The graph for networkx, with the captured weights of one layer where they are given.
 
         Args:
@@ -216,6 +218,8 @@ class PatchGraph:
             raise ValueError(
                 f"top: got {top}; expected 1 or more, together with attention=; capture it first"
             )
+        import networkx as nx  # takes as long to import as half of this package
+
         graph = nx.DiGraph()
         for vertex in range(self.num_vertices):
             graph.add_node(vertex, **self.locate(vertex)._asdict(), box=self.box(vertex))
@@ -258,7 +262,7 @@ class PatchGraph:
 
     def _add_edges(
         self,
-        graph: nx.DiGraph,
+        graph: "networkx.DiGraph",
         kind: Kind,
         edges: Int[Tensor, "edges 2"],
         weights: Float[Tensor, " edges"] | None,

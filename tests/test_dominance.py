@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import grafeat as gf
-from grafeat.dominance import Dominance, dominance
+from grafeat.explanations.dominance import Dominance, dominance
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 B, T = 11, 3
@@ -155,7 +155,7 @@ def test_single_pictures_have_shares_and_subsets_have_names() -> None:
 
 def test_where_a_table_is_too_large_values_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = dominance(built(), grids(), knockouts=False)
-    monkeypatch.setattr(sys.modules["grafeat.dominance"], "MOST_EXACT", 2)
+    monkeypatch.setattr(sys.modules["grafeat.explanations.dominance"], "MOST_EXACT", 2)
     sampled = dominance(built(), grids(), knockouts=False)
     assert ((sampled.picture_values - exact.picture_values).abs() <= 4 * sampled.errors + 1e-9).all()
     assert (sampled.picture_values.sum(dim=1) - (sampled.full - sampled.none)).abs().max() < 1e-9

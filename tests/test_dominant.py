@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import grafeat as gf
-from grafeat.dominant import PREDICTION, DominantPatches, dominant
+from grafeat.explanations.dominant import PREDICTION, DominantPatches, dominant
+from grafeat.explanations.knockouts import KnockOut, knock_out
 from grafeat.graph import PatchGraph
-from grafeat.knockouts import KnockOut, knock_out
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5)}
 N = 11

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from grafeat.faithfulness import (
+from grafeat.explanations.faithfulness import (
     area,
     complexity,
     curve,

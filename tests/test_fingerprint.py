@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grafeat.fingerprint import fingerprint
+from grafeat.backbones.fingerprint import fingerprint
 
 LEVEL = 0.5
 
@@ -140,7 +140,7 @@ def test_the_unrecognisable_has_none(thing: object) -> None:
 
 def test_the_same_in_another_process() -> None:
     code = (
-        "import torch; from grafeat.fingerprint import fingerprint as f; torch.manual_seed(0); "
+        "import torch; from grafeat.backbones.fingerprint import fingerprint as f; torch.manual_seed(0); "
         "view = lambda pictures: pictures if 'a' in {'a', 'b', 'c', 'd'} else None; "
         "print(f(torch.nn.Conv2d(3, 7, 3), torch.rand(5), (1, 2.5, 'x'), view))"
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_store import B, lite, pictures, same, taken, vit
 
-from grafeat.backbones import Backbone
+from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
 from grafeat.store import GridStore
 from grafeat.store.lock import locked

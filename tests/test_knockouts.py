@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import grafeat as gf
+from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.graph import PatchGraph
-from grafeat.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.readout import READOUTS
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from grafeat import narrow
-from grafeat.backbones import Backbone
+from grafeat.backbones import narrow
+from grafeat.backbones.backbone import Backbone
+from grafeat.backbones.narrow import load_trained, train_backbone
 from grafeat.data import load_dataset
-from grafeat.narrow import load_trained, train_backbone
 from grafeat.pictures import PictureSet
 
 KINDS = ("small_cnn", "small_vit")

@@ -7,10 +7,10 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from grafeat.backbones.preparation import Crop
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
 from grafeat.planted import blind, one_speaks, pointer, repeat, two_digits
-from grafeat.preparation import Crop
 
 
 def read_off(grids: GridSet) -> torch.Tensor:

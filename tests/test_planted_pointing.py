@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from grafeat.explanations.relevance import Relevance
 from grafeat.graph import PatchGraph
 from grafeat.planted import coverage, on_object
-from grafeat.relevance import Relevance
 
 
 def relevance(graph: PatchGraph, *rows: list[float]) -> Relevance:

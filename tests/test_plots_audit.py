@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from grafeat.explanations.verdict import Audit
 from grafeat.plots.audit import audit_curves
-from grafeat.verdict import Audit
 
 CURVES = {
     "deletion": {"own": [1.0, 0.1, 0.0], "inverse": [1.0, 1.2, 0.0], "random": [1.0, 0.5, 0.0]},

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
-from grafeat.preparation import Crop, Preparation
+from grafeat.backbones.preparation import Crop, Preparation
 
 LIKE = torch.empty(0)
 PICTURES = torch.rand(2, 3, 11, 17, generator=torch.Generator().manual_seed(0))

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat.attention import Attend
+from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
+from grafeat.explanations.relevance import METHODS, Relevance, relevance
+from grafeat.explanations.rollout import attention_layers
 from grafeat.graph import Patch, PatchGraph
-from grafeat.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.readout import READOUTS
-from grafeat.relevance import METHODS, Relevance, relevance
-from grafeat.rollout import attention_layers
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 CHANNELS, HEADS, DEPTH, B, T = 4, 3, 2, 2, 3
@@ -277,7 +277,7 @@ def test_other_pictures_and_the_order_of_backbones_change_nothing(method: str) -
 def test_many_pictures_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = built(), grids(b=5)
     whole = relevance(model, seen)
-    monkeypatch.setattr(sys.modules["grafeat.relevance"], "AT_ONCE", 2 * 18)
+    monkeypatch.setattr(sys.modules["grafeat.explanations.relevance"], "AT_ONCE", 2 * 18)
     same(relevance(model, seen).flat, whole.flat)
     assert whole.target.tolist() == model(seen).logits.argmax(dim=1).tolist()
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import grafeat as gf
-from grafeat.game import centred
-from grafeat.removal import Curves, Removal, taken_apart
-from grafeat.standardised import frozen
+from grafeat.explanations.game import centred
+from grafeat.explanations.removal import Curves, Removal, taken_apart
+from grafeat.explanations.standardised import frozen
 
 SHAPES = {"lite": (2, 3), "vit": (4, 6), "cnn": (5, 1)}
 B, T = 7, 3
@@ -80,7 +80,7 @@ def test_an_explanation_by_the_effects_themselves_agrees_with_them() -> None:
     def score(kept: torch.Tensor) -> torch.Tensor:
         return (kept * worth).sum(dim=1)
 
-    from grafeat.removal import _Runs
+    from grafeat.explanations.removal import _Runs
 
     drawn = [torch.rand(B, 35, generator=torch.Generator().manual_seed(k)).argsort(dim=1) for k in range(4)]
     runs = _Runs(score, score, torch.arange(35), drawn)

@@ -7,7 +7,7 @@ import torch
 from captum.attr import ShapleyValues
 from torch import Tensor
 
-from grafeat.shapley import interactions, sampled_values, shapley_values
+from grafeat.explanations.shapley import interactions, sampled_values, shapley_values
 
 
 def game(players: int, *rest: int) -> Tensor:

@@ -5,7 +5,7 @@ import timm
 import torch
 import torchvision
 
-from grafeat.sources import build_timm, find_model, model_names
+from grafeat.backbones.sources import build_timm, find_model, model_names
 
 
 def test_every_name_is_found() -> None:

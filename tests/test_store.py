@@ -8,10 +8,10 @@ import torch
 from test_files import MAPS, full_disk
 from torch import Tensor, nn
 
-from grafeat.backbones import Backbone
+from grafeat.backbones.backbone import Backbone
+from grafeat.backbones.preparation import Crop
 from grafeat.grids import WHOLE, GridSet
 from grafeat.pictures import PictureSet
-from grafeat.preparation import Crop
 from grafeat.store import extract
 
 B, SIDE = 29, 12

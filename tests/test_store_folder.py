@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_store import B, calls, lite, pictures, same, taken, vit
 
-from grafeat.preparation import Crop
+from grafeat.backbones.preparation import Crop
 from grafeat.store import GridStore
 from grafeat.store.folder import DamageError, damages, mapped
 from grafeat.store.index import Index, Key, Piece, digest, gaps, parsed

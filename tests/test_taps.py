@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from grafeat.sources import build_timm, find_model
-from grafeat.taps import Tap, find_tap, run_tap, token_grid
+from grafeat.backbones.sources import build_timm, find_model
+from grafeat.backbones.taps import Tap, find_tap, run_tap, token_grid
 
 PICTURES = torch.rand(2, 3, 20, 28, generator=torch.Generator().manual_seed(0))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from grafeat.verdict import TESTS, Audit, Test, thresholds
+from grafeat.explanations.verdict import TESTS, Audit, Test, thresholds
 
 B = 31
 NOTHING = torch.full((B,), torch.nan)

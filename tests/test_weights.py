@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub.utils import EntryNotFoundError
 
-from grafeat.weights import check_file, hub_weights, no_pickle, url_weights
+from grafeat.backbones.weights import check_file, hub_weights, no_pickle, url_weights
 
 CONTENT = b"some weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -12,11 +12,11 @@ import torch
 import torchvision
 from test_weights import hub, put_in_hub
 
-import grafeat.zoo
-from grafeat.narrow import train_backbone
+import grafeat.backbones.zoo
+from grafeat.backbones.narrow import train_backbone
+from grafeat.backbones.preparation import Crop
+from grafeat.backbones.zoo import list_backbones, load_backbone
 from grafeat.pictures import PictureSet
-from grafeat.preparation import Crop
-from grafeat.zoo import list_backbones, load_backbone
 
 __all__ = ["hub"]  # a fixture
 
@@ -91,7 +91,7 @@ def test_weights_in_the_cache_of_torch(hub: Path, monkeypatch: pytest.MonkeyPatc
         ValueError, match=r"squeezenet1_1-b8a52dc0\.pth has the SHA-256 .*expected b8a52dc0…; delete it"
     ):
         load_backbone("torchvision/squeezenet1_1")
-    monkeypatch.setattr(grafeat.zoo, "check_file", lambda path: None)  # no file of ours has that digest
+    monkeypatch.setattr(grafeat.backbones.zoo, "check_file", lambda path: None)  # no file of ours has that digest
     backbone = load_backbone("torchvision/squeezenet1_1", size=64)
     assert backbone.source == "torchvision, SqueezeNet1_1_Weights.IMAGENET1K_V1"
     assert torch.equal(backbone.module.features[0].weight, module.features[0].weight)

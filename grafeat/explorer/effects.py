@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.dominance import dominance
+from grafeat.explanations.dominance import dominance
+from grafeat.explanations.knockouts import knocked_logits
+from grafeat.explanations.relevance import METHODS, Relevance, relevance
+from grafeat.explanations.report import Dominance
 from grafeat.explorer.knocked import Knocked, described, knock_out_of, structures
 from grafeat.explorer.payload import Arrays
 from grafeat.explorer.source import Source
 from grafeat.grids import GridSet
-from grafeat.knockouts import knocked_logits
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel, evaluating
-from grafeat.relevance import METHODS, Relevance, relevance
-from grafeat.report import Dominance
 
 ALL_PATCHES, STRONGEST = 128, 32  # up to so many patches a page holds each one's knock-out; of more, the strongest
 ON_PAGE = ("gradient_rollout", "integrated_gradients", "ablation")  # relevance of the predicted class in a page

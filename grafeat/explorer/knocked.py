@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grafeat.captured import CapturedAttention
-from grafeat.knockouts import KnockOut
+from grafeat.explanations.knockouts import KnockOut
 
 FORMS: Mapping[str, Mapping[str, type]] = {
     "patch": {"backbone": str, "row": int, "column": int},

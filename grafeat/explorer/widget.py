@@ -11,6 +11,8 @@ import traitlets
 from torch import Tensor
 
 from grafeat.captured import CapturedAttention
+from grafeat.explanations.relevance import METHODS
+from grafeat.explanations.report import Dominance
 from grafeat.explorer import page, still
 from grafeat.explorer.answers import Answers
 from grafeat.explorer.effects import Effect, Effects
@@ -23,8 +25,6 @@ from grafeat.grids import FeatureGrid, GridSet
 from grafeat.measures import write_graphml
 from grafeat.models import GridModel
 from grafeat.pictures import PictureSet
-from grafeat.relevance import METHODS
-from grafeat.report import Dominance
 
 HERE = Path(__file__).parent
 MOST_EDGES = 64

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grafeat.explanations.relevance import Relevance
 from grafeat.graph import PatchGraph
-from grafeat.relevance import Relevance
 
 ALL = "all backbones"
 

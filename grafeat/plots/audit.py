@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from grafeat.explanations.verdict import Audit
 from grafeat.plots.palette import HAIRLINE, INK, SECOND_INK, styled
 from grafeat.plots.panels import panel_figure, place, shorten, title
-from grafeat.verdict import Audit
 
 SOLID, DASHED = (0.0, ()), (0.0, (4.0, 2.0))
 LINES = {"own": (INK, SOLID, 2.2), "inverse": ("#E08214", SOLID, 1.6), "random": ("#8A8A8A", DASHED, 1.6)}

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from grafeat.captured import KINDS
+from grafeat.explanations.report import Dominance
 from grafeat.plots.palette import DIVERGING_ENDS, HAIRLINE, INK, SECOND_INK, backbone_colours, styled
 from grafeat.plots.panels import panel_figure, place, shorten, text_width, title
 from grafeat.plots.pictures import Colours
-from grafeat.report import Dominance
 
 ROW, THIN, BAR = (
     0.36,

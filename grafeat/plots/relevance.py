@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from grafeat.dominant import DominantPatches
+from grafeat.explanations.dominant import DominantPatches
+from grafeat.explanations.relevance import Relevance
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import WHOLE, Box
 from grafeat.plots.heatmaps import draw_over, heat_of, limits_of
@@ -15,7 +16,6 @@ from grafeat.plots.marks import Spot, draw_outline
 from grafeat.plots.palette import DIVERGING_ENDS, INK, SECOND_INK, BackboneColour, backbone_colours, styled
 from grafeat.plots.panels import BAR, colour_bar, header, inches, place, shorten, title, wrapped
 from grafeat.plots.pictures import Colours, canvas, canvas_size, draw_picture, grid_lines, patches, to_axes
-from grafeat.relevance import Relevance
 
 
 @styled

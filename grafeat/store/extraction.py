@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from grafeat.backbones import Backbone
+from grafeat.backbones.backbone import Backbone
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Engine, Share

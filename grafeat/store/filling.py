@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grafeat.backbones import Backbone
+from grafeat.backbones.backbone import Backbone
 from grafeat.grids import FeatureGrid
 from grafeat.pictures import PictureSet
 from grafeat.store.batches import Batch, Batches, loaded, why_unreadable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from grafeat.backbones import Backbone
+from grafeat.backbones.backbone import Backbone
 from grafeat.files import size
 from grafeat.pictures import PictureSet
 from grafeat.store.folder import Damage, check_header, damages, read_index

@@ -19,7 +19,7 @@ from planted import over_seeds
 from planted_objects import EPOCHS, shown
 
 import grafeat as gf
-from grafeat.controls import CONTROLS
+from grafeat.explanations.controls import CONTROLS
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path("build/audits")

@@ -11,7 +11,7 @@ from torch import Tensor
 import grafeat as gf
 from grafeat import planted
 from grafeat.attention import PerBackbone
-from grafeat.knockouts import KnockOut, knock_out
+from grafeat.explanations.knockouts import KnockOut, knock_out
 
 Figure = tuple[str, str, float]  # name, aim, value
 RECIPES: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from grafeat import planted
-from grafeat.backbones import Backbone
+from grafeat.backbones.backbone import Backbone
 from grafeat.checkpoint import save
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge

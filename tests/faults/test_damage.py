@@ -9,10 +9,10 @@ import pytest
 import torch
 from faults.jobs import BATCH, backbones, pictures
 
+from grafeat.backbones.narrow import load_trained, train_backbone
 from grafeat.checkpoint import load, save
 from grafeat.grids import GridSet
 from grafeat.merge import GraFeatMerge
-from grafeat.narrow import load_trained, train_backbone
 from grafeat.pictures import PictureSet
 from grafeat.planted import pointer
 from grafeat.store import GridStore, extract

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_files import Trap
 
-from grafeat import zoo
+from grafeat.backbones import zoo
+from grafeat.backbones.narrow import load_trained
 from grafeat.checkpoint import load, save
 from grafeat.files import read_tensors, write_tensors
 from grafeat.merge import GraFeatMerge
-from grafeat.narrow import load_trained
 from grafeat.planted import pointer
 from grafeat.store import GridStore, extract
 from grafeat.store.index import digest, parsed

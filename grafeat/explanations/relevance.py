@@ -9,15 +9,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat import attributions, rollout
-from grafeat.attributions import drawn_from
-from grafeat.game import targets_of
+from grafeat.explanations import attributions, rollout
+from grafeat.explanations.attributions import drawn_from
+from grafeat.explanations.game import targets_of
+from grafeat.explanations.rollout import Row
+from grafeat.explanations.standardised import (
+    Subject,
+    finite_logits,
+    frozen,
+    has_projections,
+    in_order,
+    standardised,
+)
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
-from grafeat.rollout import Row
-from grafeat.standardised import Subject, finite_logits, frozen, has_projections, in_order, standardised
 
 AT_ONCE = 4096  # vertices of all pictures of one pass
 

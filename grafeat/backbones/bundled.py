@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from grafeat.taps import Size
+from grafeat.backbones.taps import Size
 
 State = dict[str, Tensor]
 

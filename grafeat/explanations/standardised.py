@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from grafeat.attention import PatchAttention
-from grafeat.game import centred
+from grafeat.explanations.game import centred
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel
 from grafeat.projection import Projection

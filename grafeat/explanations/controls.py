@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grafeat.explanations.relevance import Relevance
+from grafeat.explanations.standardised import frozen, in_order, standardised
 from grafeat.graph import PatchGraph
 from grafeat.grids import GridSet
 from grafeat.models import GridModel
-from grafeat.relevance import Relevance
-from grafeat.standardised import frozen, in_order, standardised
 
 Map = Float[Tensor, "b h w"]
 

@@ -14,8 +14,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from grafeat.augment import augment
-from grafeat.backbones import Backbone
+from grafeat.backbones.augment import augment
+from grafeat.backbones.backbone import Backbone
 from grafeat.files import read_tensors, write_tensors
 from grafeat.pictures import PictureSet
 

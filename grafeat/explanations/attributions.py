@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.rollout import Row
-from grafeat.standardised import Subject
+from grafeat.explanations.rollout import Row
+from grafeat.explanations.standardised import Subject
 
 WINDOW = 3  # patches along a side of the window that occlusion slides
 CELLS = 4  # cells along a side of a grid, the players of Shapley values

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from grafeat.captured import KINDS
 from grafeat.capturing import capture
-from grafeat.game import Game, batches, centred, targets_of
+from grafeat.explanations.game import Game, batches, centred, targets_of
+from grafeat.explanations.knockouts import KnockOut, knock_out
+from grafeat.explanations.report import Dominance
+from grafeat.explanations.shapley import interactions, sampled_values, shapley_values
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.knockouts import KnockOut, knock_out
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel, evaluating
-from grafeat.report import Dominance
-from grafeat.shapley import interactions, sampled_values, shapley_values
 
 MOST_EXACT = 10  # backbones whose every subset is computed
 ORDERS = 64  # random orders where there are more

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grafeat.explanations.standardised import Subject
 from grafeat.graph import PatchGraph
-from grafeat.standardised import Subject
 
 STEPS = 10  # of a curve, from none to all
 GROUPS = 10  # of SaCo, as in the paper

@@ -7,16 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from grafeat.controls import CONTROLS, control
-from grafeat.faithfulness import complexity, rank_correlation, sign_agreement
-from grafeat.game import batches, targets_of
+from grafeat.explanations.controls import CONTROLS, control
+from grafeat.explanations.faithfulness import complexity, rank_correlation, sign_agreement
+from grafeat.explanations.game import batches, targets_of
+from grafeat.explanations.relevance import METHODS, Relevance, relevance
+from grafeat.explanations.removal import taken_apart
+from grafeat.explanations.standardised import finite_logits, frozen
+from grafeat.explanations.verdict import Audit
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
-from grafeat.relevance import METHODS, Relevance, relevance
-from grafeat.removal import taken_apart
-from grafeat.standardised import finite_logits, frozen
-from grafeat.verdict import Audit
 
 # What explains pictures: a function like `relevance` with its method and options filled in.
 Explainer = Callable[[GridModel, GridSet, Tensor], Relevance]

@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 
 from grafeat.capturing import capture
-from grafeat.game import centred
+from grafeat.explanations.game import centred
+from grafeat.explanations.knockouts import KnockOut, Together, knocked_logits
+from grafeat.explanations.relevance import relevance
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.knockouts import KnockOut, Together, knocked_logits
 from grafeat.merge import GraFeatMerge
 from grafeat.models import evaluating
-from grafeat.relevance import relevance
 
 PREDICTION = "prediction"  # the vertex that stands for the image vector and what is made of it
 

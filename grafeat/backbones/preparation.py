@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from grafeat.backbones.taps import Size
 from grafeat.grids import Box
-from grafeat.taps import Size
 
 View = Callable[[Tensor], Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.faithfulness import (
+from grafeat.explanations.faithfulness import (
     GROUPS,
     Curve,
     Rows,
@@ -20,10 +20,10 @@ from grafeat.faithfulness import (
     saco,
     summed,
 )
+from grafeat.explanations.standardised import standardised
 from grafeat.graph import PatchGraph
 from grafeat.grids import GridSet
 from grafeat.models import GridModel
-from grafeat.standardised import standardised
 
 RANDOM_ORDERS = 4  # for each picture, beside an explanation's own order and the inverse
 

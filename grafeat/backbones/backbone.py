@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.fingerprint import fingerprint
+from grafeat.backbones.fingerprint import fingerprint
+from grafeat.backbones.preparation import Crop as Crop
+from grafeat.backbones.preparation import Preparation, View
+from grafeat.backbones.taps import Layout, Size, Tap, check_path, find_tap, run_tap
 from grafeat.grids import WHOLE, Box, FeatureGrid
-from grafeat.preparation import Crop as Crop
-from grafeat.preparation import Preparation, View
-from grafeat.taps import Layout, Size, Tap, check_path, find_tap, run_tap
 
 
 class Backbone:
@@ -28,7 +28,7 @@ class Backbone:
         module: Any module that takes pictures (b, 3, H, W).
         name: What to call it. Backbones that are merged differ in name.
         tap: Dotted path of the submodule whose output is the feature grid. If None, the last spatial map before
-            pooling is found (`grafeat.taps`): now if `size` is given, else at the first call.
+            pooling is found (`grafeat.backbones.taps`): now if `size` is given, else at the first call.
         size: Input size in pixels, a side or (height, width). If None, pictures keep their own size.
         mean: Channel means for pictures in [0, 1]. If None, with `std`, they are not normalised.
         std: Channel standard deviations.

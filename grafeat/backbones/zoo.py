@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from grafeat.backbones import Backbone
-from grafeat.narrow import load_trained
-from grafeat.preparation import View
-from grafeat.sources import NamedModel, find_model, model_names
-from grafeat.taps import Size, find_tap, run_tap
-from grafeat.weights import check_file, no_pickle
+from grafeat.backbones.backbone import Backbone
+from grafeat.backbones.narrow import load_trained
+from grafeat.backbones.preparation import View
+from grafeat.backbones.sources import NamedModel, find_model, model_names
+from grafeat.backbones.taps import Size, find_tap, run_tap
+from grafeat.backbones.weights import check_file, no_pickle
 
 SEED = 0  # of random weights
 DETAILS = 8  # rows of a list that are worked out

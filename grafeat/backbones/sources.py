@@ -13,9 +13,9 @@ import torchvision
 from timm.models import PretrainedCfg
 from torch import nn
 
-from grafeat.bundled import BUNDLES, Bundle
-from grafeat.taps import Size
-from grafeat.weights import Weights, hub_weights, no_pickle, url_weights
+from grafeat.backbones.bundled import BUNDLES, Bundle
+from grafeat.backbones.taps import Size
+from grafeat.backbones.weights import Weights, hub_weights, no_pickle, url_weights
 
 
 @dataclass(frozen=True)
