@@ -53,6 +53,11 @@ class PlainModel(nn.Module):
 
     def forward(self, *features: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b k"]:
         """Logits or image vectors for the features of each backbone, in the order of the grids it was made with."""
+        if len(features) != len(self.names):
+            raise ValueError(
+                f"features: got {len(features)}; expected {len(self.names)}, of {', '.join(self.names)}; pass one each"
+            )
+        dtype = next(self.model.parameters()).dtype  # grids are often kept in half precision
         named = zip(self.names, features, self.fields, strict=True)
-        out = self.model.merge([FeatureGrid.trusted(name, part, field) for name, part, field in named])
+        out = self.model.merge([FeatureGrid.trusted(name, part.to(dtype), field) for name, part, field in named])
         return out.logits if self.output == "logits" else out.vector

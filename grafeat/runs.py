@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import hashlib
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +87,11 @@ class Run:
 
     def add(self, row: Epoch) -> None:
         """One more epoch; the model's state is kept if it is the best so far, or if nothing can be told."""
+        if math.isnan(row.train_loss):
+            raise ValueError(
+                f"train: the loss is no number in epoch {len(self.rows) + 1}; expected finite grids and a learning "
+                "rate at which training settles; check the grids for NaN, or lower learning_rate"
+            )
         self.rows.append(row)
         score = math.inf if row.val_loss is None else row.val_loss
         if score <= self.lowest:  # without validation the last epoch stays
@@ -154,8 +161,19 @@ class Run:
 
 def clear_remains(path: str | Path) -> None:
     """Removes what a run that was killed while it wrote this checkpoint left beside it."""
-    for part in Path(path).parent.glob(f".{Path(path).name}.*.part"):
-        part.unlink(missing_ok=True)
+    scratch = re.compile(rf"\.{re.escape(Path(path).name)}\.[0-9a-f]{{8}}\.part")
+    folder = Path(path).parent
+    for part in folder.iterdir() if folder.is_dir() else ():
+        if scratch.fullmatch(part.name):
+            part.unlink(missing_ok=True)
+
+
+def described(model: GridModel) -> str:
+    """What kind of model it is, with its configuration and the shapes of its parameters; not the numbers in them."""
+    config = getattr(model, "config", None)
+    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
+    return f"{type(model).__name__} {'' if config is None else config} {digest}"
 
 
 def fingerprint(grids: GridSet) -> str:
@@ -164,9 +182,9 @@ def fingerprint(grids: GridSet) -> str:
     ends = grids[[0, len(grids) - 1]]
     for grid in ends.grids:
         digest.update(f"{grid.name} {tuple(grid.features.shape)} {grid.field}".encode())
-        digest.update(grid.features.float().contiguous().numpy().tobytes())
+        digest.update(grid.features.detach().float().cpu().contiguous().numpy().tobytes())
     if grids.labels is not None:
-        digest.update(grids.labels.numpy().tobytes())
+        digest.update(grids.labels.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -17,14 +17,6 @@ class Engine(Protocol):
     process_index: int
     num_processes: int
 
-    def prepare(self, *args: Any) -> Any:
-        """The model, wrapped so that gradients are averaged over the processes."""
-        ...
-
-    def backward(self, loss: Tensor, **options: Any) -> None:
-        """Computes gradients."""
-        ...
-
     def reduce(self, tensor: Any, reduction: str) -> Any:
         """The sum or the mean of a tensor over the processes."""
         ...
@@ -67,18 +59,19 @@ class Share:
         """The model as it is called in training."""
         if self.engine is None:
             return model
-        from accelerate import DistributedDataParallelKwargs
+        precision = getattr(self.engine, "mixed_precision", "no")
+        if precision != "no":
+            raise ValueError(
+                f"accelerator: got mixed_precision={precision!r}; expected 'no', as fit chooses itself where "
+                "bfloat16 is safe; make it without"
+            )
+        if self.processes == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
 
+        here = [self.engine.device] if self.engine.device.type == "cuda" else None
         # A backbone that is dropped leaves parameters without a gradient.
-        self.engine.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)  # type: ignore[attr-defined]
-        return self.engine.prepare(model)
-
-    def backward(self, loss: Tensor) -> None:
-        """Computes gradients, averaged over the processes."""
-        if self.engine is None:
-            loss.backward()
-        else:
-            self.engine.backward(loss)
+        return DistributedDataParallel(model, device_ids=here, find_unused_parameters=True)
 
     def mean(self, value: Tensor) -> float:
         """The mean of a number over the processes."""

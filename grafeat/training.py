@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from grafeat.evaluation import checked_labels, predict
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel, MergeOutput
-from grafeat.runs import Epoch, History, Run, clear_remains, fingerprint
+from grafeat.runs import Epoch, History, Run, clear_remains, described, fingerprint
 from grafeat.sharing import Engine, Share
 from grafeat.splits import Rows
 
@@ -64,7 +64,8 @@ def fit(
         own_loss: Weight of the loss of each backbone's own reading, beside that of the merged one.
         device: Where to train; by default where the model is. The model stays there.
         checkpoint: A file that is written after each epoch. If it is there, training goes on from it, and ends as if it
-            had never been interrupted; a training that was finished is read back at once.
+            had never been interrupted; a training that was finished is read back at once. Several processes must all
+            see it.
         accelerator: An `accelerate.Accelerator`, where several processes train one model: each takes its rows of every
             batch, so that `batch_size` is that of all together.
         progress: Whether to show a progress bar.
@@ -86,14 +87,19 @@ def fit(
     model.to(device or (accelerator.device if accelerator else model.device))
     model.label_counts.copy_(labels.bincount(minlength=model.num_classes))
     steps = math.ceil(len(train) / batch_size)
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
         "weight_decay": weight_decay, "label_smoothing": label_smoothing, "mixup": mixup, "own_loss": own_loss,
-        "seed": seed, "pictures": fingerprint(train), "validation pictures": None if val is None else fingerprint(val),
+        "seed": seed,
     }  # fmt: skip
+    if checkpoint is not None:
+        settings |= {"model": described(model), "pictures": fingerprint(train)}
+        settings["validation pictures"] = None if val is None else fingerprint(val)
     start, run, share = time.perf_counter(), _new_run(model, settings), Share(accelerator)
     called = share.wrapped(model)
-    with _seeded(seed, model.device), tqdm(total=epochs, desc="fit", unit="epoch", disable=not progress) as bar:
+    with _seeded(seed, model.device), tqdm(
+        total=epochs, desc="fit", unit="epoch", disable=not progress or share.process > 0
+    ) as bar:
         if checkpoint is not None:
             bar.update(_gone_on(run, Path(checkpoint), share))
         while len(run.rows) < epochs:
@@ -105,7 +111,7 @@ def fit(
                     called=called,
                 )  # fmt: skip
                 run.optimiser.zero_grad(set_to_none=True)
-                share.backward(loss)
+                loss.backward()
                 run.optimiser.step()
                 run.schedule.step()
                 total += share.mean(loss.detach()) * len(rows)
@@ -115,6 +121,8 @@ def fit(
             share.wait()
             bar.update()
             bar.set_postfix_str("" if val is None else f"validation accuracy {run.rows[-1].val_accuracy:.1%}")
+    if not run.kept:
+        raise ValueError("val: the loss was no number in any epoch; expected finite grids; check them for NaN")
     model.load_state_dict(run.kept)
     model.eval()
     if val is not None:
@@ -128,8 +136,13 @@ def _gone_on(run: Run, checkpoint: Path, share: Share) -> int:
         clear_remains(checkpoint)
     if checkpoint.exists():
         run.restore(checkpoint)
-    share.wait()  # until all have read what the first is to write anew
-    return len(run.rows)
+    epochs = len(run.rows)  # the mean comes when all have read what the first is to write anew
+    if share.mean(torch.tensor(float(epochs), device=run.model.device)) != epochs:
+        raise ValueError(
+            f"checkpoint: process {share.process} found {epochs} epochs in {checkpoint}, others another number; "
+            "expected one file that all processes see; put it into a folder that they share"
+        )
+    return epochs
 
 
 def _new_run(model: GridModel, settings: Mapping[str, Any]) -> Run:
@@ -159,9 +172,11 @@ def training_loss(
     own = share.rows(torch.arange(len(batch)))
     grids, target = _mixed(batch, own, mixup) if mixup else _plain(batch, own)
     model.part = (own, len(batch)) if share.processes > 1 else None
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.device.type == "cuda"):
-        out = (called or model)(grids)
-    model.part = None
+    try:
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.device.type == "cuda"):
+            out = (called or model)(grids)
+    finally:
+        model.part = None
     loss = _cross_entropy(out.logits, target, label_smoothing)
     if own_loss and len(out.own) > 1:  # a lone backbone's own reading is the merged one
         readings = [_cross_entropy(logits, target, label_smoothing) for logits in out.own.values()]

@@ -49,6 +49,15 @@ def test_some_backbones_in_another_order_and_with_a_field() -> None:
     assert torch.equal(PlainModel(model, alone)(*features(alone)), model(alone).logits)
 
 
+@torch.no_grad()
+def test_features_in_half_precision_are_taken_as_the_model_takes_them() -> None:
+    model = built()
+    half = gf.GridSet([gf.FeatureGrid(grid.name, grid.features.half()) for grid in grids().grids])
+    assert torch.equal(PlainModel(model, grids())(*features(half)), model(half).logits)
+    with pytest.raises(ValueError, match=r"features: got 1; expected 2, of lite, vit; pass one each"):
+        PlainModel(model, grids())(half["lite"].features)
+
+
 @pytest.mark.parametrize("output", ["logits", "vector"])
 @torch.no_grad()
 def test_an_exported_model_gives_equal_numbers_for_any_batch(

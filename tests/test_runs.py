@@ -92,3 +92,46 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gf.save(built(), tmp_path / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"is 'model' in format"):
         fitted(built(), checkpoint=path)
+
+
+def test_another_model_does_not_go_on_with_it(tmp_path: Path) -> None:
+    """Neither one of other shapes nor one that differs in its configuration alone."""
+    path = tmp_path / "run.safetensors"
+    fitted(built(), checkpoint=path)
+    options = {"num_classes": 4, "width": 12, "heads": 3, "depth": 1, "components": 3}
+    for other in ({"cross_drop": 0.9}, {"balance": False}, {"depth": 2}):
+        model = gf.GraFeatMerge.for_grids(TRAIN, **{**options, **other})
+        with pytest.raises(ValueError, match=r"is of a run with model .*; this one has .*; expected the same settings"):
+            fitted(model, checkpoint=path)
+    with pytest.raises(ValueError, match=r"is of a run with model .GraFeatMerge .*; this one has 'Concat"):
+        gf.fit(gf.Concat.for_grids(TRAIN, num_classes=4), TRAIN, val=VAL, epochs=EPOCHS, batch_size=17, seed=7,
+               checkpoint=path, progress=False)  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_is_said_at_once() -> None:
+    def broken(grids: gf.GridSet) -> gf.GridSet:
+        nothing = [torch.full_like(grid.features, torch.nan) for grid in grids.grids]
+        named = zip(grids.grids, nothing, strict=True)
+        return gf.GridSet([gf.FeatureGrid.trusted(grid.name, part, grid.field) for grid, part in named], grids.labels)
+
+    with pytest.raises(ValueError, match=r"train: the loss is no number in epoch 1; expected finite grids"):
+        gf.fit(built(), broken(TRAIN), val=VAL, epochs=2, progress=False)
+    with pytest.raises(ValueError, match=r"val: the loss was no number in any epoch; expected finite grids"):
+        gf.fit(built(), TRAIN, val=broken(VAL), epochs=2, progress=False)
+
+
+def test_what_another_run_is_writing_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    mine, other = tmp_path / ".run.0123abcd.part", tmp_path / ".run.long.0123abcd.part"
+    mine.touch()
+    other.touch()
+    fitted(built(), checkpoint=path)
+    assert not mine.exists() and other.exists()
+
+
+def test_features_with_a_history_of_gradients_are_learned_from(tmp_path: Path) -> None:
+    listed = [gf.FeatureGrid(g.name, g.features.clone().requires_grad_()) for g in TRAIN.grids]
+    history = gf.fit(
+        built(), gf.GridSet(listed, TRAIN.labels), epochs=1, checkpoint=tmp_path / "run", progress=False
+    )
+    assert len(history.epochs) == 1

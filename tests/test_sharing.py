@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grafeat as gf
+from grafeat import training
 from grafeat.files import read_tensors
 from grafeat.planted import pointer
 from grafeat.runs import KIND
@@ -30,12 +31,6 @@ class Engine:
 
     def __init__(self, process: int, processes: int) -> None:
         self.process_index, self.num_processes = process, processes
-
-    def prepare(self, *args: object) -> object:
-        return args[0]
-
-    def backward(self, loss: torch.Tensor, **options: object) -> None:
-        loss.backward()
 
     def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
         return tensor
@@ -69,6 +64,27 @@ def test_the_mean_of_the_processes_losses_and_gradients_is_that_of_one(processes
         slopes.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(torch.stack(losses[1:]).mean(), losses[0])
     torch.testing.assert_close(torch.stack(slopes[1:]).mean(dim=0), slopes[0])
+
+
+def test_all_processes_must_find_the_same_checkpoint(tmp_path: Path) -> None:
+    class Alone(Engine):
+        """The others have read another number of epochs."""
+
+        def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
+            return tensor + 1
+
+    share = Share(Alone(0, 2))
+    run = training._new_run(built(), {"epochs": 1, "steps": 1, "learning_rate": 1e-3, "weight_decay": 0.0})
+    with pytest.raises(ValueError, match=r"checkpoint: process 0 found 0 epochs in .*, others another number"):
+        training._gone_on(run, tmp_path / "run", share)
+
+
+def test_mixed_precision_of_the_engine_is_refused_and_one_process_gets_the_model_itself() -> None:
+    model, engine = built(), Engine(0, 1)
+    assert Share(engine).wrapped(model) is model
+    engine.mixed_precision = "fp16"
+    with pytest.raises(ValueError, match=r"accelerator: got mixed_precision='fp16'; expected 'no'"):
+        Share(engine).wrapped(model)
 
 
 EPOCHS = 8
@@ -106,7 +122,7 @@ def launched(processes: int, folder: Path) -> list[subprocess.Popen]:
     ]
 
 
-def test_two_processes_of_which_one_was_killed_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+def test_two_processes_that_were_killed_have_the_loss_curve_of_one(tmp_path: Path) -> None:
     alone = built()
     expected = [row.train_loss for row in fitted(alone).epochs]
     first, second = launched(2, tmp_path)
