@@ -32,6 +32,10 @@ def test_figures_are_those_that_the_benchmarks_left() -> None:
     assert rest.split(report.END)[0].strip() == report.figures().strip()
 
 
+def test_the_page_of_figures_is_what_the_benchmarks_left() -> None:
+    assert report.PAGE.read_text(encoding="utf-8") == report.page()
+
+
 def test_links_lead_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", README) if not re.match(r"\w+:", link)]
     assert links

@@ -1,14 +1,16 @@
-"""Writes the measured figures into the README, from `results/`: `python tests/benchmarks/report.py`.
+"""Writes the measured figures into the README and `figures.md`, from `results/`: `python tests/benchmarks/report.py`.
 
 With `planted`, it shows the table of the planted truths instead, as Markdown.
 """
 
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parent / "figures.md"
 START, END = "<!-- figures: python tests/benchmarks/report.py -->", "<!-- end of figures -->"
 WAYS = {
     "single": "EfficientNet-Lite0 alone",
@@ -20,18 +22,31 @@ WAYS = {
 
 
 def main() -> None:
-    """Replaces what stands between the two marks, or shows the other table."""
+    """Replaces what stands between the two marks and writes the page, or shows the other table."""
     if sys.argv[1:] == ["planted"]:
         print(planted())
         return
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(START)
     README.write_text(f"{before}{START}\n{figures()}{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 def figures() -> str:
-    """The tables, as Markdown."""
-    return f"{few_labels()}\n{pointer()}\n{explorer()}\n{speed()}"
+    """What stands in the README, as Markdown."""
+    return f"{few_labels()}\n{pointer()}\n{million()}"
+
+
+def page() -> str:
+    """Every table, each under the command that measured it."""
+    parts = [
+        "# What was measured",
+        "Written by `python tests/benchmarks/report.py` from the tables in [results](results). Times were taken on a "
+        "machine that did nothing else; compare ratios, not milliseconds.",
+    ]
+    for name, (heading, show) in SECTIONS.items():
+        parts += [f"## {heading}", f"`python tests/benchmarks/{name}.py`", show().strip()]
+    return "\n\n".join(parts) + "\n"
 
 
 def few_labels() -> str:
@@ -99,11 +114,77 @@ def planted() -> str:
     return "\n".join(lines) + f"\n\n{words}\n"
 
 
+def explaining() -> str:
+    """How long explanations take."""
+    rows = [row for path in sorted(RESULTS.glob("explaining_*.csv")) for row in table(path.name)]
+    lines = ["| what | seconds | aim |", "|---|---|---|"]
+    lines += [f"| {row['what']} | {row['seconds']} | {row['aim']} |" for row in rows]
+    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+
+
+def audits() -> str:
+    """Of each method, the mean of each test, and in how many seeds it was passed."""
+    rows, parts = table("audits.csv"), []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        own = {(row["method"], row["test"]): row for row in rows if row["data"] == data}
+        methods, tests = (list(dict.fromkeys(key[k] for key in own)) for k in (0, 1))
+        first = next(iter(own.values()))
+        lines = [f"| {data}, {first['pictures']} pictures | {' | '.join(tests)} |", "|---|" + "---|" * len(tests)]
+        for method in methods:
+            found = [own.get((method, test)) for test in tests]
+            cells = ["–" if r is None else f"{r['mean']} ({r['passed']}/{r['seeds']})" for r in found]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    words = "Mean over the seeds, and in how many the test was passed; `gf.thresholds()` says what each asks for."
+    return "\n\n".join([*parts, f"{words} Measured on: {rows[0]['machine']}."]) + "\n"
+
+
+def large() -> str:
+    """The store, memory, start and training, beside what was aimed at."""
+    rows = table("large_cpu.csv")
+    lines = ["| what | figure | aim |", "|---|---|---|"]
+    lines += [f"| {row['what']} | {row['figure']} | {row['aim']} |" for row in rows]
+    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+
+
+def million() -> str:
+    """What a million pictures would cost, in a sentence."""
+    found = {row["what"]: row for row in table("large_cpu.csv")}
+    (hours,) = (row for what, row in found.items() if what.startswith("a million pictures"))
+    (size,) = (row for what, row in found.items() if what.startswith("the same, GB"))
+    return (
+        f"{hours['what'].removesuffix(', hours').capitalize()}: {hours['figure']} hours on two such cores and "
+        f"{size['figure']} GB of grids, computed once. Several processes or GPUs divide the hours "
+        "(`accelerate launch`, `extract(…, accelerator=…)`).\n"
+    )
+
+
+def scaling() -> str:
+    """How time and memory of a training step grow."""
+    rows = table("scaling_cpu.csv")
+    columns = ["what", "size", "seconds", "MB", "exponent of time", "exponent of memory"]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) - 1)]
+    lines += [f"| {' | '.join(row[column] for column in columns)} |" for row in rows]
+    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+
+
 def table(name: str) -> list[dict[str, str]]:
     """The rows of a result file."""
     with (RESULTS / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
+
+SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
+    "few_labels": ("Does merging pay when labels are few?", few_labels),
+    "pointer": ("Can cross edges do what pooling cannot?", pointer),
+    "planted": ("Do values and relevance tell the truth where it is known?", planted),
+    "audits": ("Which explanations can be trusted?", audits),
+    "explaining": ("How long does explaining take?", explaining),
+    "explorer": ("How large and how fast is the explorer?", explorer),
+    "speed": ("What does a step cost?", speed),
+    "scaling": ("How does it grow?", scaling),
+    "large": ("What do the store and large sets cost?", large),
+}
 
 if __name__ == "__main__":
     main()
