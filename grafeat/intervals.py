@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Z = 1.959964  # standard normal quantile of a two-sided 95% interval
 LEVEL = 0.95
 RESAMPLED = 2000  # times the pictures are drawn anew for an interval
+CHUNK = 2**22  # numbers that are drawn or averaged at once
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,20 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return max(0.0, min(share, (middle - half) / (1 + spread))), min(1.0, max(share, (middle + half) / (1 + spread)))
 
 
-def resampled(pictures: int, seed: int) -> Int[Tensor, "drawn b"]:
-    """Which pictures take part in each bootstrap draw, with repeats."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(pictures, (RESAMPLED, pictures), generator=generator)
+def resampled_means(values: Float[Tensor, "b k"], seed: int) -> Float[Tensor, "drawn k"]:
+    """Means over pictures that are drawn anew, with repeats, for each bootstrap draw; NaN does not count.
+
+    Args:
+        values: Figures of each picture.
+        seed: Decides the draws.
+    """
+    pictures, kinds = values.shape
+    generator, at_once = torch.Generator().manual_seed(seed), max(1, CHUNK // (pictures * kinds))
+    means = []
+    for draws in torch.arange(RESAMPLED).split(at_once):
+        drawn = torch.randint(pictures, (len(draws), pictures), generator=generator)
+        means.append(values[drawn].nanmean(dim=1))
+    return torch.cat(means)
 
 
 def percentiles(drawn: Float[Tensor, "drawn k"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
@@ -49,6 +60,19 @@ def percentiles(drawn: Float[Tensor, "drawn k"]) -> tuple[Float[Tensor, " k"], F
     tail = (1 - LEVEL) / 2
     low, high = torch.nanquantile(drawn.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
     return low, high
+
+
+def reversed_percentiles(
+    figure: Float[Tensor, " k"], drawn: Float[Tensor, "drawn k"]
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Ends (low, high) of 95% intervals for figures that resampling moves to one side, as it does a spread.
+
+    The distance of each draw from the figure is taken for that of the figure from the truth, bias included.
+
+    Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 5.2 (the basic interval).
+    """
+    low, high = percentiles(drawn)
+    return 2 * figure - high, 2 * figure - low
 
 
 def paired_difference(
@@ -76,9 +100,11 @@ def paired_difference(
     difference = first.double() - second.double()
     generator = torch.Generator().manual_seed(seed)
     by_seed = torch.randint(seeds, (draws, seeds), generator=generator)
-    by_picture = torch.randint(pictures, (draws, pictures), generator=generator)
     means = torch.stack(
-        [difference[s].mean(dim=0)[p].mean() for s, p in zip(by_seed, by_picture, strict=True)]
+        [
+            difference[s].mean(dim=0)[torch.randint(pictures, (pictures,), generator=generator)].mean()
+            for s in by_seed
+        ]
     )
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(float(difference.mean()), low, high)

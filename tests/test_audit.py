@@ -1,5 +1,7 @@
 """A good explanation of a good model passes; explanations that are bad on purpose are found out, each by name."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -82,6 +84,53 @@ def test_an_explainer_of_ones_own_is_audited_as_ours_are() -> None:
         torch.testing.assert_close(mine, -ours, atol=1e-6, rtol=1e-4)
 
 
+def test_an_explainer_may_have_its_own_order_of_backbones() -> None:
+    model, test = trained()
+
+    def swapped(model: gf.GridModel, grids: gf.GridSet, target: torch.Tensor) -> Relevance:
+        assert not any(parameter.requires_grad for parameter in model.parameters())  # a frozen copy
+        return gf.relevance(model, grids.only(*reversed(grids.names)), target, method="gradient_x_input")
+
+    assert len(test.names) == 2 and len(set(grid.shape for grid in test.grids)) == 1  # so that no shape tells
+    ours = partial(gf.relevance, method="gradient_x_input")
+    measured = audit(model, test[:7], method={"swapped": swapped, "ours": ours}).measured
+    for name in measured["ours"]:
+        torch.testing.assert_close(measured["swapped"][name], measured["ours"][name], equal_nan=True)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_an_explainer_gives_must_fit() -> None:
+    model, test = trained()
+
+    def giving(change: Callable[[Relevance], object]) -> Audit:
+        return audit(model, test[:3], method={"mine": lambda *given: change(gf.relevance(*given))})
+
+    first = test.names[0]
+    with pytest.raises(TypeError, match=r"method: 'mine' gave Tensor; expected a gf.Relevance"):
+        giving(lambda found: found.flat)
+    with pytest.raises(ValueError, match=rf"method: 'mine' gave maps of {first}; expected {first}, "):
+        giving(lambda found: replace(found, maps={first: found.maps[first]}))
+    with pytest.raises(ValueError, match=rf"gave shape \(3, 4, 3\) for backbone '{first}'; expected \(3, 3, 4\)"):
+        giving(lambda found: replace(found, maps={name: values.mT for name, values in found.maps.items()}))
+    with pytest.raises(ValueError, match="method: 'mine' gave NaN or infinity"):
+        giving(lambda found: replace(found, maps={name: values / 0 for name, values in found.maps.items()}))
+
+
+def test_a_method_is_not_its_own_reference() -> None:
+    model, test = trained()
+    verdicts = audit(model, test[:5], method=("ablation", "feature_ablation")).to_frame().verdict
+    assert verdicts["ablation", "sign"] == "does not apply" != verdicts["feature_ablation", "sign"]
+    concat = gf.Concat.for_grids(test, num_classes=3)
+    concat.label_counts += 1
+    verdicts = audit(concat, test[:5], method=("feature_ablation", "occlusion")).to_frame().verdict
+    assert verdicts["feature_ablation", "sign"] == "does not apply" != verdicts["occlusion", "sign"]
+
+
+def test_integrated_gradients_are_what_is_audited_by_default() -> None:
+    model, test = trained()
+    assert set(audit(model, test[:3]).measured) == {"integrated_gradients"} == {gf.relevance(model, test[:2]).method}
+
+
 def test_the_same_seed_gives_the_same_audit_and_the_model_stays_as_it_was() -> None:
     model, test = trained()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -113,6 +162,15 @@ def test_bad_input_is_named() -> None:
         audit(model, test, method="magic")
     with pytest.raises(ValueError, match=r"method: got none; expected one or more"):
         audit(model, test, method=[])
+    with pytest.raises(ValueError, match=r"method: got none; expected one or more"):
+        audit(model, test, method={})
+    with pytest.raises(ValueError, match=r"batch_size: got 0; expected 1 or more"):
+        audit(model, test, batch_size=0)
+    strange = gf.GridSet([*test.grids, gf.FeatureGrid("strange", torch.randn(COUNT, 2, 1, 1))])
+    with pytest.raises(ValueError, match=r"grids: got backbone 'strange'; this model knows"):
+        audit(model, strange)
+    with pytest.raises(ValueError, match=r"grids: got backbone 'strange'; this model knows"):
+        audit(model, strange.only("strange"))
     with pytest.raises(ValueError, match=r"grids: got 1 pictures; expected 2 or more"):
         audit(model, test[0])
     with pytest.raises(ValueError, match=r"target: got \[3\]; expected 0 to 2"):

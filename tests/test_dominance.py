@@ -71,7 +71,7 @@ def test_a_backbone_that_is_not_read_is_worth_nothing() -> None:
     changes = report.subsets.set_index("backbones").accuracy
     assert changes["lite + vit + cnn"] == changes["lite + cnn"]
     assert report.utilisation.CUR["vit"] == 0
-    assert report.utilisation.loc["vit", "verdict"] == "worth nothing or less"
+    assert report.utilisation.loc["vit", "verdict"] == "the others do without it"  # no picture tells
 
 
 def test_two_copies_with_tied_parameters_have_equal_values() -> None:
@@ -163,6 +163,12 @@ def test_where_a_table_is_too_large_values_are_sampled(monkeypatch: pytest.Monke
         sampled.interactions  # noqa: B018
     with pytest.raises(ValueError, match="subsets: needs the pictures' labels and ten backbones or fewer"):
         sampled.subsets  # noqa: B018
+    assert sampled.utilisation.equals(exact.utilisation)  # needs no table of all subsets
+    assert sampled.information_gap == exact.information_gap
+    error = float(sampled.errors[:, 0].mean())
+    assert error > 0 and sampled.to_frame().loc["lite", "sampling error"] == error
+    assert f" ± {error:.2f}" in repr(sampled) and "sampling error" in sampled._repr_html_()
+    assert "±" not in repr(exact) and "sampling error" not in exact.to_frame()
 
 
 def test_displays_well() -> None:
@@ -200,8 +206,166 @@ def test_targets_that_are_not_there_are_refused(target: object, text: str) -> No
 def test_no_picture_and_a_strange_backbone_are_refused() -> None:
     with pytest.raises(ValueError, match="grids: got no picture"):
         dominance(built(), grids()[:0])
-    with pytest.raises(ValueError, match="got backbone 'cnn'"):
-        dominance(built(("lite", "vit")), grids())
+    with pytest.raises(ValueError, match="got backbone 'cnn'; this model knows lite, vit"):
+        dominance(built(("lite", "vit")), grids(), knockouts=False)
+    concat = gf.Concat.for_grids(grids(("lite",)), num_classes=T)
+    concat.label_counts += 1
+    for names in (("lite", "vit"), ("vit",)):
+        with pytest.raises(ValueError, match="got backbone 'vit'; this model knows lite"):
+            dominance(concat, grids(names))
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    features = grids()["vit"].features.clone()
+    features[7, 1, 0, 2] = torch.nan
+    holed = gf.GridSet([grids()["lite"], gf.FeatureGrid.trusted("vit", features)])
+    for model in (built(("lite", "vit")), gf.Concat.for_grids(grids(("lite", "vit")), num_classes=T)):
+        model.label_counts += 1
+        with pytest.raises(ValueError, match="grids: backbone 'vit' has NaN or infinity"):
+            dominance(model, holed, batch_size=3)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError)])
+def test_batches_hold_at_least_a_picture(size: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"batch_size: got {size}"):
+        dominance(built(), grids(), batch_size=size)  # type: ignore[arg-type]
+
+
+def test_what_was_captured_stays() -> None:
+    model = built()
+    with gf.capture(model) as attention:
+        model(grids()[:2])
+        before = attention.cross("lite", "vit", 1)
+        dominance(model, grids())
+    assert attention.pictures == 2
+    assert torch.equal(attention.cross("lite", "vit", 1), before)
+
+
+def test_a_model_whose_edges_are_out_is_refused() -> None:
+    model, cross = built(), gf.KnockOut("cross")
+    with (
+        gf.knock_out(model, cross, gf.PatchGraph.of(grids())),
+        pytest.raises(ValueError, match="model: edges are knocked out already; expected none for 'dominance'"),
+    ):
+        dominance(model, grids())
+
+
+@pytest.mark.parametrize("readout", ["each", "relation", "attention", "mean"])
+@pytest.mark.parametrize("balance", [True, False])
+@pytest.mark.parametrize("names", [tuple(SHAPES), ("lite", "cnn")])
+def test_equal_logits_give_the_masses_that_are_called_even(
+    readout: str, balance: bool, names: tuple[str, ...]
+) -> None:
+    model = built(readout=readout, balance=balance)
+    with torch.no_grad():
+        for step in model.steps:
+            step.cross.project.layers[0].weight[:24] = 0  # queries and keys
+            step.cross.project.layers[0].bias[:24] = 0
+        if model.readout.relation is not None:
+            model.readout.relation.copy_(torch.tensor([3.0, 0.0, -1.0]))
+        if model.readout.state is not None:
+            model.readout.place.zero_()
+            for layer in model.readout.state.layers:
+                layer.weight.zero_()
+    routing = dominance(model, grids().only(*names), knockouts=False).routing
+    assert len(routing) == len(names) + 2 * len(names) * (len(names) - 1)
+    assert routing.mass.tolist() == pytest.approx(routing.even.tolist(), abs=1e-6)
+
+
+def test_masses_are_those_of_the_attention() -> None:
+    model = built()
+    routing = dominance(model, grids(), knockouts=False, batch_size=3).routing.set_index(["where", "backbone"])
+    with gf.capture(model) as attention:
+        model(grids())
+    for layer in range(2):
+        expected = attention.cross("vit", "cnn", layer).sum(dim=(-2, -1)).mean()
+        assert routing.loc[(f"cross {layer}", "vit → cnn"), "mass"] == pytest.approx(float(expected), rel=1e-5)
+        even = attention.uniform("vit", "cnn", layer) * 7
+        assert routing.loc[(f"cross {layer}", "vit → cnn"), "even"] == pytest.approx(even)
+
+
+def test_large_grids_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen, pictures = built(), grids(), []
+    whole, merge = dominance(model, seen), gf.GraFeatMerge.merge
+
+    def counting(self: gf.GraFeatMerge, given: list[gf.FeatureGrid], **options: bool) -> gf.MergeOutput:
+        pictures.append(len(given[0]))
+        return merge(self, given, **options)
+
+    monkeypatch.setattr(gf.GraFeatMerge, "merge", counting)
+    module = sys.modules["grafeat.explanations.dominance"]
+    monkeypatch.setattr(module, "AT_ONCE", 5 * 18)
+    monkeypatch.setattr(module, "WITH_WEIGHTS", 17)  # not even one
+    parts = dominance(model, seen)
+    assert pictures[:3] == [5, 5, 1] and set(pictures) == {5, 1}
+    torch.testing.assert_close(parts.picture_values, whole.picture_values)
+    assert parts.routing.mass.tolist() == pytest.approx(whole.routing.mass.tolist(), abs=1e-6)
+
+
+def test_a_model_without_attention_needs_no_capture() -> None:
+    report = dominance(built(intra=False, cross=False), grids())
+    assert set(report.routing["where"]) == {"readout"} and not report.knockouts
+
+
+# What the report makes of it
+
+
+def by_hand(right: list[list[int]], **options: object) -> Dominance:
+    """A report of whether all (first row), and all but each backbone, get each picture right."""
+    left_out, b = torch.tensor(right, dtype=torch.bool), len(right[0])
+    values, nothing = torch.randn(b, len(right) - 1, generator=torch.Generator().manual_seed(0)), torch.zeros(b)
+    names = tuple("abc"[: len(right) - 1])
+    given = {"target": torch.zeros(b, dtype=torch.long)} | options
+    return Dominance(names=names, picture_values=values.double(), picture_interactions=None, errors=None, none=nothing,
+                     full=nothing, left_out=left_out, **given)  # fmt: skip
+
+
+def test_nobody_is_called_worthless_without_evidence() -> None:
+    """The first changes no picture, the second helps in one and harms in two, the third harms often."""
+    rows = [[1] * 3 + [0] * 14, [1] * 3 + [0] * 14, [1] * 2 + [0] * 13 + [1] * 2, [1] * 15 + [0] * 2]
+    found = by_hand(rows).utilisation
+    assert found.verdict.tolist() == ["the others do without it", "perhaps worth nothing", "worth nothing or less"]
+    assert found.loc["a", ["low", "high"]].tolist() == [0, 0]
+    assert found[["low", "high"]].map(math.isfinite).all(axis=None)  # draws in which all get nothing right do not count
+
+
+def test_one_picture_is_no_evidence() -> None:
+    found = by_hand([[1], [1], [0]], knockouts={"cross edges": torch.tensor([0.5])})
+    assert found.utilisation.CUR.tolist() == [0, 1]
+    assert found.utilisation[["low", "high"]].isna().all(axis=None)
+    assert found.utilisation.verdict.tolist() == ["the others do without it", ""]
+    assert all(math.isnan(end) for end in found.information_gap[1])
+    effects = found.effects().iloc[0]
+    assert effects.change == 0.5 and math.isnan(effects.low) and math.isnan(effects.high)
+    none = by_hand([[0], [0], [1]]).utilisation
+    assert none.CUR.isna().all() and none.verdict.tolist() == ["", ""]
+
+
+def test_the_gap_of_equal_backbones_may_be_none() -> None:
+    """Of backbones that are missed equally often, by chance in different pictures, most intervals hold 0."""
+    generator, holding = torch.Generator().manual_seed(0), 0
+    for _ in range(20):
+        right = (torch.rand(4, 101, generator=generator) < 0.7).long()
+        right[0] = 1
+        gap, (low, high) = by_hand(right.tolist()).information_gap
+        holding += low == 0
+        assert 0 <= low <= gap and high >= 0
+    assert holding >= 18
+    unequal = by_hand([[1] * 101, [1] * 101, [0] * 51 + [1] * 50]).information_gap
+    assert 0.3 < unequal[1][0] < unequal[0] < unequal[1][1] < 0.7
+
+
+def test_classes_are_named_by_the_model() -> None:
+    report = dominance(built(), grids(), target=torch.arange(B) % T, knockouts=False)
+    frame = report.by_class()
+    assert frame.index.tolist() == ["red", "blue", "grey"] and frame.equals(report.by_class(("red", "blue", "grey")))
+    alone = dominance(built(), grids()[1::3], target=1, knockouts=False)
+    assert frame.loc["blue", "lite"] == pytest.approx(alone.shares["lite"], nan_ok=True)
+    ends = frame.loc["blue", ["lite low", "lite high"]].tolist()
+    assert ends == pytest.approx(alone.share_intervals["lite"], nan_ok=True)
+    with pytest.raises(ValueError, match=r"classes: got 2 names, but class 2 is explained; expected 3 or more"):
+        report.by_class(["red", "blue"])
 
 
 def test_a_model_without_a_graph_has_values_too() -> None:

@@ -103,11 +103,13 @@ def test_one_line_says_it() -> None:
     assert frame.index.tolist() == [1, 2, 3] and frame.columns.tolist() == ["backbone", "row", "column", "relevance"]
 
 
-def test_without_cross_layers_no_edge_crosses() -> None:
-    model = built(cross=False)
-    for edge in dominant(model, grids(), 0, count=5).edges:
-        if edge.end is not None and edge.end.backbone != edge.source.backbone:
-            assert edge.weight == 0 and abs(edge.change) < 1e-6
+@pytest.mark.parametrize(("intra", "cross"), [(True, False), (False, True), (False, False)])
+def test_edges_are_of_the_kinds_that_the_model_has(intra: bool, cross: bool) -> None:
+    edges = dominant(built(intra=intra, cross=cross), grids(), 0, count=7).edges
+    inside = {edge.end.backbone == edge.source.backbone for edge in edges if edge.end is not None}
+    assert inside == {here for here, there in ((True, intra), (False, cross)) if there}
+    assert sum(edge.end is None for edge in edges) == 7
+    assert all(edge.weight > 0 for edge in edges)
 
 
 def test_bad_input_is_named() -> None:

@@ -116,7 +116,8 @@ def test_complexity_is_scipys_entropy(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [(torch.ones(1, 5), 1), (-torch.ones(1, 5), 1), (torch.eye(5)[:1], 0), (torch.zeros(1, 5), 1)],
+    [(torch.ones(1, 5), 1), (-torch.ones(1, 5), 1), (torch.eye(5)[:1], 0), (torch.zeros(1, 5), 1),
+     (torch.ones(1, 1), 0)],
 )
 def test_complexity_of_one_patch_and_of_all_alike(values: Tensor, expected: float) -> None:
     assert float(complexity(values)) == pytest.approx(expected, abs=1e-6)

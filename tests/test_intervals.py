@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from torch import Tensor
 
-from grafeat.intervals import Estimate, Z, paired_difference, wilson_interval
+from grafeat import intervals
+from grafeat.intervals import (
+    Estimate,
+    Z,
+    paired_difference,
+    resampled_means,
+    reversed_percentiles,
+    wilson_interval,
+)
 
 
 def wrong(share: float, seeds: int, pictures: int, seed: int = 0) -> Tensor:
@@ -46,6 +54,26 @@ def test_all_right_is_not_certainly_right() -> None:
     assert high == 1
     assert 0.6 < low < 0.7
     assert wilson_interval(0, 7)[0] == 0
+
+
+# Of means, by drawing pictures anew
+
+
+def test_means_are_those_of_one_draw_whatever_fits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(13, 3, generator=torch.Generator().manual_seed(1))
+    drawn = torch.randint(13, (2000, 13), generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(resampled_means(values, 5), values[drawn].mean(dim=1))
+    monkeypatch.setattr(intervals, "CHUNK", 13 * 3 * 7)
+    torch.testing.assert_close(resampled_means(values, 5), values[drawn].mean(dim=1))
+    values[4, 1] = torch.nan
+    torch.testing.assert_close(resampled_means(values, 5), values[drawn].nanmean(dim=1))
+
+
+def test_reversed_percentiles_by_hand() -> None:
+    """Draws from 0 to 40, 2.5% of them below 1 and above 39: the figure 10 is as far from its truth."""
+    drawn = torch.arange(41.0)[:, None]
+    low, high = reversed_percentiles(torch.tensor([10.0]), drawn)
+    assert (float(low), float(high)) == pytest.approx((20 - 39, 20 - 1))
 
 
 # Of a paired difference

@@ -415,7 +415,8 @@ def test_the_strongest_are_ranked_over_all_backbones() -> None:
         (lambda: relevance(built(), grids({"resnet": (2, 2)})), "backbone 'resnet'; this model knows lite, vit, cnn"),
         (lambda: relevance(built(), holed()), "grids: backbone 'vit' has NaN or infinity"),
         (lambda: relevance(broken(), grids()), "model: its logits hold NaN or infinity"),
-        (lambda: relevance(built(), grids(), samples=3), "samples: got 3 for 'gradient_rollout', which draws nothing"),
+        (lambda: relevance(built(), grids(), method="gradient_rollout", samples=3),
+         "samples: got 3 for 'gradient_rollout', which draws nothing"),
         (lambda: relevance(built(), grids(), method="shapley", samples=0), "samples: got 0; expected 1 or more"),
         (lambda: relevance(built(LONE), grids(LONE), method="ablation"), "grids: got a single patch"),
         (lambda: by_hand().top(0), "count: got 0; expected 1 or more"),
@@ -426,6 +427,29 @@ def test_the_strongest_are_ranked_over_all_backbones() -> None:
 def test_what_does_not_fit_is_refused(call: Callable[[], object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("target", "error", "text"),
+    [
+        (1.0, TypeError, "target: got float32; expected the class's number, or one for each picture"),
+        ([0.9, 1.2], TypeError, "target: got float32"),
+        (True, TypeError, "target: got bool"),
+        ("cat", TypeError, "target: got 'cat', a str"),
+        (torch.tensor([[0, 1]]), ValueError, r"target: got shape \(1, 2\) for 2 pictures"),
+        ([], ValueError, "target: got 0 for 2 pictures"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(target: object, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        relevance(built(), grids(), target)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_half_a_sample_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"samples: got 2.5, a float; expected a whole number"):
+        relevance(built(), grids(), method="shapley", samples=2.5)  # type: ignore[arg-type]
 
 
 def holed() -> gf.GridSet:

@@ -95,7 +95,15 @@ def test_gains_and_means_by_hand() -> None:
     own, inverse, random = (torch.tensor([row]) for row in ([4.0, 0, 0], [4.0, 4, 0], [4.0, 2, 0]))
     curves = Curves(own, inverse, random)
     assert curves.gains(-1) == {"random": pytest.approx(0.25), "inverse": pytest.approx(0.5)}
-    assert curves.means() == {"own": [1, 0, 0], "inverse": [1, 1, 0], "random": [1, 0.5, 0]}
+    assert curves.means(-1) == {"own": [1, 0, 0], "inverse": [1, 1, 0], "random": [1, 0.5, 0]}
+
+
+@pytest.mark.parametrize("score", [1.0, -1.0])
+def test_mean_curves_run_from_all_to_none_even_where_all_is_lower(score: float) -> None:
+    points = score * torch.tensor([[4.0, 1, 0]])
+    deleted, inserted = Curves(points, points, points), Curves(points.flip(1), points.flip(1), points.flip(1))
+    assert deleted.means(-1)["own"] == [1, 0.25, 0]
+    assert inserted.means(1)["own"] == [0, 0.25, 1]
 
 
 def test_the_gap_to_completeness_by_hand() -> None:

@@ -32,6 +32,8 @@ def test_what_is_said_of_methods() -> None:
     assert found.failed("bad") == [test.name for test in TESTS] and found.passed("bad") == []
     assert "its sign does not tell for from against" in found.verdict("bad")
     assert found.verdict("unsigned").startswith("unsigned passes 7 of the 7")
+    nothing = audited(odd=dict.fromkeys(SURE, NOTHING))
+    assert nothing.verdict("odd") == "None of the tests applies to odd: nothing can be said."
     assert repr(found).startswith("Audit over 31 pictures\n  good passes")
 
 

@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from grafeat.evaluation import batches
 from grafeat.explanations.controls import CONTROLS, control
 from grafeat.explanations.faithfulness import complexity, rank_correlation, sign_agreement
-from grafeat.explanations.game import batches, targets_of
+from grafeat.explanations.game import check_count, finite_logits, known_grids, targets_of
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
 from grafeat.explanations.removal import taken_apart
-from grafeat.explanations.standardised import finite_logits, frozen
+from grafeat.explanations.standardised import frozen
 from grafeat.explanations.verdict import Audit
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
@@ -27,7 +29,7 @@ def audit(
     grids: GridSet | Sequence[FeatureGrid],
     target: int | Sequence[int] | Tensor | None = None,
     *,
-    method: str | Sequence[str] | Mapping[str, Explainer] = "gradient_rollout",
+    method: str | Sequence[str] | Mapping[str, Explainer] = "integrated_gradients",
     batch_size: int = 64,
     seed: int = 0,
 ) -> Audit:
@@ -42,13 +44,16 @@ def audit(
         grids: Grids of the pictures whose predictions are explained: two or more, better fifty.
         target: The class that is explained, or one for each picture; the predicted classes if absent.
         method: One of `relevance`'s methods, a control (`constant`, `random`, `edges`, `norm`), several of them, or
-            your own by name: functions like `partial(gf.relevance, method="shapley", samples=100)`.
+            your own by name: functions like `partial(gf.relevance, method="shapley", samples=100)`. They get a frozen
+            copy of the model, the grids in the model's order of backbones, and the targets.
         batch_size: Pictures that are computed at once.
         seed: Decides random orders, which other picture is put into, shuffled parameters and the bootstrap.
 
     Raises:
-        TypeError: If the model has no attention for a method that needs it, or no standardisation.
-        ValueError: If a method is unknown, there are fewer than two pictures, or as `relevance` does.
+        TypeError: If the model has no attention for a method that needs it, or no standardisation; if an explainer of
+            your own gives something else than a `Relevance`.
+        ValueError: If a method is unknown, there are fewer than two pictures, or as `relevance` does; if what an
+            explainer of your own gives does not fit the grids, or holds NaN or infinity.
 
     Warns:
         UserWarning: If the model has never been trained.
@@ -57,36 +62,37 @@ def audit(
     (shuffled parameters); Hedström et al., arXiv 2401.06465 (complexity); Sundararajan et al., ICML 2017
     (completeness).
     """
+    check_count("batch_size", batch_size)
     explainers = _explainers(method, seed)
     given = grids if isinstance(grids, GridSet) else GridSet(grids)
     if len(given) < 2:
         raise ValueError(
             f"grids: got {len(given)} pictures; expected 2 or more, better fifty; slice more: grids[:50]"
         )
-    given = given.only(*(name for name in model.backbones if name in given.names))
+    given = known_grids(model, given)
     exact = frozen(model)
     logits = torch.cat([finite_logits(exact, part) for part in batches(given, batch_size)])
     targets = targets_of(target, logits, model.num_classes)
-    explained = {name: explain(model, given, targets) for name, explain in explainers.items()}
-    values = {name: found.flat.double() for name, found in explained.items()}
+    explained = {name: explain(exact, given, targets) for name, explain in explainers.items()}
+    values = {name: _values(found, given, name) for name, found in explained.items()}
     removals = taken_apart(exact, given, targets, values, batch_size=batch_size, seed=seed)
     reference = "ablation" if isinstance(model, GraFeatMerge) else "feature_ablation"
-    ablated = relevance(model, given, targets, method=reference).flat.double()
+    ablated = _values(relevance(exact, given, targets, method=reference), given, reference)
     untrained = shuffled(exact, seed)
     measured = {}
     for name, explain in explainers.items():
-        own, other = values[name], explain(untrained, given, targets).flat.double()
+        own, other = values[name], _values(explain(untrained, given, targets), given, name)
         measured[name] = removals[name].tests() | {
             "sign": sign_agreement(own, ablated),
             "randomised, similarity": rank_correlation(own, other),
             "randomised, complexity": complexity(other) - complexity(own),
             "completeness": removals[name].gap(own),
         }
-        if not explained[name].signed:
-            nothing = torch.full((len(given),), torch.nan, dtype=torch.float64)
-            measured[name] |= {"sign": nothing, "completeness": nothing}
+        signed, itself = explained[name].signed, explained[name].method == reference
+        without = ("sign", "completeness") if not signed else ("sign",) if itself else ()
+        measured[name] |= dict.fromkeys(without, torch.full((len(given),), torch.nan, dtype=torch.float64))
     curves = {
-        name: {"deletion": found.deletion.means(), "insertion": found.insertion.means()}
+        name: {"deletion": found.deletion.means(-1), "insertion": found.insertion.means(1)}
         for name, found in removals.items()
     }
     return Audit(measured, curves, targets, seed)
@@ -106,17 +112,38 @@ def shuffled(model: GridModel, seed: int) -> GridModel:
 
 
 def _explainers(method: str | Sequence[str] | Mapping[str, Explainer], seed: int) -> dict[str, Explainer]:
+    if not method:
+        raise ValueError("method: got none; expected one or more; leave it out for integrated_gradients")
     if isinstance(method, Mapping):
         return dict(method)
-    names = [method] if isinstance(method, str) else list(method)
     found: dict[str, Explainer] = {}
-    for name in names:
+    for name in [method] if isinstance(method, str) else method:
         if name not in METHODS and name not in CONTROLS:
             raise ValueError(
                 f"method: got {name!r}; expected some of {', '.join((*METHODS, *CONTROLS))}; or pass your own as "
                 "{'name': function}"
             )
         found[name] = partial(relevance if name in METHODS else control, method=name, seed=seed)
-    if not found:
-        raise ValueError("method: got none; expected one or more; leave it out for gradient_rollout")
     return found
+
+
+def _values(found: Relevance, grids: GridSet, name: str) -> Float[Tensor, "b n"]:
+    """An explanation's values of all patches in the order of these grids, once they are known to fit them."""
+    if not isinstance(found, Relevance):
+        raise TypeError(f"method: {name!r} gave {type(found).__name__}; expected a gf.Relevance; wrap its maps")
+    if set(found.maps) != set(grids.names):
+        raise ValueError(
+            f"method: {name!r} gave maps of {', '.join(found.maps) or 'nothing'}; expected {', '.join(grids.names)}; "
+            "give one for each backbone"
+        )
+    for grid in grids[:1].grids:
+        shape, wanted = tuple(found.maps[grid.name].shape), (len(grids), *grid.shape)
+        if shape != wanted:
+            raise ValueError(
+                f"method: {name!r} gave shape {shape} for backbone {grid.name!r}; expected {wanted}: pictures, rows "
+                "and columns; give one value for each patch"
+            )
+    values = torch.cat([found.maps[name].detach().cpu().double().flatten(1) for name in grids.names], dim=1)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"method: {name!r} gave NaN or infinity; expected finite numbers; check what it divides by")
+    return values

@@ -1,27 +1,29 @@
 """Which backbone dominates a prediction: values that add up, checked by taking things away."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 
-import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grafeat.captured import KINDS
-from grafeat.capturing import capture
-from grafeat.explanations.game import Game, batches, centred, targets_of
-from grafeat.explanations.knockouts import KnockOut, knock_out
+from grafeat.evaluation import batches
+from grafeat.explanations.game import Game, centred, check_count, known_grids, targets_of
+from grafeat.explanations.knockouts import KnockOut, knock_out, refuse_knocked_out
 from grafeat.explanations.report import Dominance
+from grafeat.explanations.routing import routing
 from grafeat.explanations.shapley import interactions, sampled_values, shapley_values
+from grafeat.explanations.standardised import frozen
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
-from grafeat.models import GridModel, evaluating
+from grafeat.models import GridModel
 
 MOST_EXACT = 10  # backbones whose every subset is computed
 ORDERS = 64  # random orders where there are more
+AT_ONCE = 65_536  # vertices of all pictures of one pass, at most
+WITH_WEIGHTS = 8192  # the same where all attention weights are computed: they need memory for each pair of vertices
 
 
 def dominance(
@@ -40,80 +42,77 @@ def dominance(
         grids: The pictures' grids: one picture or a whole set.
         target: The class to explain, or one for each picture; the predicted classes if absent.
         knockouts: Whether edges are knocked out, too: all cross edges, each pair of backbones, each layer and head.
-        batch_size: Pictures that are computed at once.
+        batch_size: Pictures that are computed at once, at most: fewer if their grids are large.
         seed: Decides the bootstrap, and the orders where there are more than ten backbones.
 
     Returns:
         The report; it displays as a table.
 
     Raises:
-        ValueError: If there is no picture, or a target is out of range.
+        TypeError: If targets or `batch_size` are no whole numbers.
+        ValueError: If there is no picture, the model does not know a backbone, features or logits hold NaN or infinity,
+            a target is out of range, or edges are knocked out already.
 
     Warns:
         UserWarning: If the model has never been trained: the values describe an untrained model.
     """
-    shown = grids if isinstance(grids, GridSet) else GridSet(grids)
+    check_count("batch_size", batch_size)
+    shown = known_grids(model, grids if isinstance(grids, GridSet) else GridSet(grids))
     if not len(shown):
         raise ValueError("grids: got no picture; expected at least one; slice fewer away")
     if not int(model.label_counts.sum()):
         warnings.warn("model: it was never trained with fit; its values describe an untrained model", stacklevel=2)
-    exact = copy.deepcopy(model).double().eval()
-    names = tuple(name for name in model.backbones if name in shown.names)
-    game = Game(exact, shown, names, batch_size)
-    everyone = (1 << len(names)) - 1
-    targets = targets_of(target, game.logits(everyone), model.num_classes)
-    table, pairs, errors = None, None, None
-    if len(names) <= MOST_EXACT:
-        table = torch.stack([game.worth(number, targets) for number in range(everyone + 1)])
-        values, pairs = shapley_values(table), interactions(table).movedim(-1, 0)
-    else:
-        values, errors = sampled_values(
-            lambda number: game.worth(number, targets), len(names), orders=ORDERS, seed=seed
-        )
-    labels = shown.labels
-    correct = None
-    if labels is not None and table is not None:
-        correct = torch.stack([game.logits(number).argmax(dim=1) == labels for number in range(everyone + 1)])
+    refuse_knocked_out(model, "dominance")
+    vertices = PatchGraph.of(shown[:1]).num_vertices
+    several, few = (min(batch_size, max(1, most // vertices)) for most in (AT_ONCE, WITH_WEIGHTS))
+    game = Game(frozen(model).double(), shown, shown.names, several)
+    targets = targets_of(target, game.logits(game.everyone), model.num_classes)
+    values, pairs, errors = _values(game, targets, seed)
+    correct, left_out = _right(game, exact=errors is None)
+    quick = frozen(model)
     return Dominance(
-        names=names,
+        names=shown.names,
         target=targets,
         picture_values=values.T,
         picture_interactions=pairs,
         errors=None if errors is None else errors.T,
         none=game.worth(0, targets),
-        full=game.worth(everyone, targets),
+        full=game.worth(game.everyone, targets),
         correct=correct,
-        routing=_routing(model, shown, batch_size),
-        knockouts=_knocked(copy.deepcopy(model).eval(), shown, targets, batch_size) if knockouts else {},
+        left_out=left_out,
+        routing=routing(quick, shown, few) if isinstance(quick, GraFeatMerge) else None,
+        knockouts=_knocked(quick, shown, targets, few) if knockouts else {},
+        classes=tuple(model.classes),
         seed=seed,
     )
 
 
-@torch.no_grad()
-def _routing(model: GridModel, grids: GridSet, batch_size: int) -> pd.DataFrame | None:
-    """Mass of each backbone's patches in the readout and in each cross layer, beside that of equal logits."""
-    if not isinstance(model, GraFeatMerge):
-        return None
-    rows: dict[tuple[str, str], list[float]] = {}
-    even: dict[tuple[str, str], float] = {}
-    for part in batches(grids, min(batch_size, 64)):
-        with evaluating(model), capture(model) as attention:
-            output = model(part)
-        for name, weights in output.reading.items():
-            rows.setdefault(("readout", name), []).extend(weights.sum(dim=(2, 3)).mean(dim=1).tolist())
-            even["readout", name] = 1 / len(output.reading)
-        for layer in range(attention.layers("cross") if "cross" in attention.kinds else 0):
-            for query, key in attention.graph.relations("cross"):
-                where = (f"cross {layer}", f"{query} → {key}")
-                mass = attention.cross(query, key, layer).sum(dim=(-2, -1)).mean(dim=(1, 2, 3))
-                rows.setdefault(where, []).extend(mass.tolist())
-                even[where] = attention.uniform(query, key, layer) * attention.graph.sizes[key]
-    return pd.DataFrame(
-        [
-            {"where": where, "backbone": name, "mass": sum(masses) / len(masses), "even": even[where, name]}
-            for (where, name), masses in rows.items()
-        ]
+def _values(
+    game: Game, targets: Int[Tensor, " b"], seed: int
+) -> tuple[Float[Tensor, "m b"], Float[Tensor, "b m m"] | None, Float[Tensor, "m b"] | None]:
+    """Values, with their interactions where every subset is computed, and with standard errors where not."""
+    if len(game.names) <= MOST_EXACT:
+        table = torch.stack([game.worth(number, targets) for number in range(game.everyone + 1)])
+        return shapley_values(table), interactions(table).movedim(-1, 0), None
+    values, errors = sampled_values(
+        lambda number: game.worth(number, targets), len(game.names), orders=ORDERS, seed=seed
     )
+    return values, None, errors
+
+
+def _right(
+    game: Game, *, exact: bool
+) -> tuple[Bool[Tensor, "subsets b"] | None, Bool[Tensor, "left_out b"] | None]:
+    """Whether each subset gets each picture right; and whether all do, and all but each one. None without labels."""
+    labels = game.grids.labels
+    if labels is None:
+        return None, None
+
+    def right(subsets: Sequence[int]) -> Bool[Tensor, "subsets b"]:
+        return torch.stack([game.logits(number).argmax(dim=1) == labels for number in subsets])
+
+    without = [game.everyone & ~(1 << m) for m in range(len(game.names))]
+    return right(range(game.everyone + 1)) if exact else None, right([game.everyone, *without])
 
 
 @torch.no_grad()
@@ -135,8 +134,7 @@ def _knocked(
     ]
     chosen = [*([KnockOut("cross"), *pairs] if several and model.config.cross else []), *layers]
     changes: dict[str, list[Tensor]] = {str(one): [] for one in chosen}
-    for start in range(0, len(grids), batch_size):
-        part, own = grids[start : start + batch_size], targets[start : start + batch_size]
+    for part, own in zip(batches(grids, batch_size), targets.split(batch_size), strict=True):
         before = centred(model(part).logits.cpu(), own)
         for one in chosen:
             with knock_out(model, one, graph):

@@ -1,12 +1,14 @@
 """The few patches that decide a prediction, and the part of the patch graph through which they do."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import networkx as nx
 import pandas as pd
 import torch
 
+from grafeat.captured import CapturedAttention
 from grafeat.capturing import capture
 from grafeat.explanations.game import centred
 from grafeat.explanations.knockouts import KnockOut, Together, knocked_logits
@@ -43,7 +45,7 @@ class DominantPatches:
     Attributes:
         patches: The patches.
         values: The relevance of each, by `method`.
-        edges: Every edge among them, and from each to the readout.
+        edges: Every edge among them that the model has, and from each to the readout.
         full: The centred logit of the target class with all patches.
         alone: The same with these patches only.
         without: The same with all but these.
@@ -145,7 +147,7 @@ def dominant(
     others = [
         graph.locate(vertex) for vertex in range(graph.num_vertices) if graph.locate(vertex) not in patches
     ]
-    ways = [(source, end) for source in patches for end in (*patches, None) if source != end]
+    ways = [(source, end) for source in patches for end in (*patches, None) if _acts(model, source, end)]
     outs: list[Together] = [
         tuple(KnockOut(patch=patch) for patch in others),
         tuple(KnockOut(patch=patch) for patch in patches),
@@ -165,18 +167,23 @@ def dominant(
     return DominantPatches(patches, values, tuple(edges), full, alone, without, name, method, graph)
 
 
+def _acts(model: GraFeatMerge, source: Patch, end: Patch | None) -> bool:
+    """Whether the model has an edge from one to the other; an end of None is the readout."""
+    if end is None:
+        return True
+    return source != end and (model.config.intra if source.backbone == end.backbone else model.config.cross)
+
+
 def _weights(model: GraFeatMerge, grids: GridSet, ways: Sequence[tuple[Patch, Patch | None]]) -> list[float]:
     """How much attention each edge carries."""
-    with capture(model) as attention:
+    attentive = model.config.intra or model.config.cross  # there may be nothing to capture
+    with capture(model) if attentive else nullcontext(CapturedAttention()) as attention:
         reading = model(grids).reading
     found = []
     for source, end in ways:
         if end is None:
             found.append(float(reading[source.backbone][0, :, source.row, source.column].mean()))
             continue
-        kind = "intra" if source.backbone == end.backbone else "cross"
-        layers = attention.layers(kind) if kind in attention.kinds else 0
-        rows = [attention.row(end, layer=layer)[source.backbone] for layer in range(layers)]
-        seen = [float(row[source.row, source.column]) for row in rows]
-        found.append(sum(seen) / len(seen) if seen else 0.0)
+        rows = [attention.row(end, layer=layer)[source.backbone] for layer in range(model.config.depth)]
+        found.append(sum(float(row[source.row, source.column]) for row in rows) / len(rows))
     return found

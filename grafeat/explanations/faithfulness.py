@@ -150,11 +150,15 @@ def rank_correlation(one: Rows, other: Rows) -> Float[Tensor, " b"]:
 
 
 def complexity(values: Rows) -> Float[Tensor, " b"]:
-    """Entropy of the shares |value|, of that of an even spread: 0 for a single patch, 1 if all count alike.
+    """Entropy of the shares |value|, of that of an even spread: 0 if one patch has all, 1 if all count alike.
+
+    A lone patch has all: 0.
 
     Source: Bhatt et al., IJCAI 2020, for complexity; Hedström et al., arXiv 2401.06465, for its rise when parameters
     are randomised, there with the entropy of a histogram.
     """
+    if values.shape[1] == 1:
+        return torch.zeros_like(values[:, 0])
     sizes = values.abs()
     total = sizes.sum(dim=1, keepdim=True)
     shares = torch.where(total > 0, sizes / total.clamp(min=ENOUGH), 1 / values.shape[1])

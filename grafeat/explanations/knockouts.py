@@ -12,6 +12,7 @@ from grafeat.attention import Attend, PatchAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import GridSet
 from grafeat.merge import GraFeatMerge
+from grafeat.models import GridModel
 
 End = str | Patch | tuple[str, int, int] | None
 
@@ -117,6 +118,24 @@ def knock_out(model: GraFeatMerge, knockouts: Together | list[Together], graph: 
         for layer, attend in zip(layers, before[0], strict=True):
             layer.attend = attend
         model.readout.without = before[1]
+
+
+def refuse_knocked_out(model: GridModel, asked: str) -> None:
+    """Refuses a model of which edges are out, for what takes edges out itself.
+
+    Args:
+        model: The model.
+        asked: What needs it whole.
+
+    Raises:
+        ValueError: If edges or patches are out.
+    """
+    layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    unread = isinstance(model, GraFeatMerge) and model.readout.without is not None
+    if unread or any(layer.attend is not None for layer in layers):
+        raise ValueError(
+            f"model: edges are knocked out already; expected none for {asked!r}; leave knock_out first"
+        )
 
 
 @torch.no_grad()

@@ -11,16 +11,9 @@ from torch import Tensor
 
 from grafeat.explanations import attributions, rollout
 from grafeat.explanations.attributions import drawn_from
-from grafeat.explanations.game import targets_of
+from grafeat.explanations.game import check_count, finite_logits, targets_of
 from grafeat.explanations.rollout import Row
-from grafeat.explanations.standardised import (
-    Subject,
-    finite_logits,
-    frozen,
-    has_projections,
-    in_order,
-    standardised,
-)
+from grafeat.explanations.standardised import Subject, frozen, has_projections, in_order, standardised
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
@@ -92,7 +85,7 @@ def relevance(
     grids: GridSet | Sequence[FeatureGrid],
     target: int | Sequence[int] | Tensor | None = None,
     *,
-    method: str = "gradient_rollout",
+    method: str = "integrated_gradients",
     samples: int | None = None,
     seed: int = 0,
 ) -> Relevance:
@@ -119,12 +112,13 @@ def relevance(
         model: A trained model; the attention methods, `grad_cam` and `ablation` need a `GraFeatMerge`.
         grids: The pictures' grids.
         target: The class to explain, or one for each picture; the predicted classes if absent.
-        method: One of the above.
+        method: One of the above. The default's values sum to the logit's change, and say what speaks against.
         samples: Points of `integrated_gradients` (50), draws of `gradient_shap` (50) or orders of `shapley` (25).
         seed: Decides what is drawn; the global random states are left as they were.
 
     Raises:
-        TypeError: If the model has no attention for a method that needs it, or no standardisation.
+        TypeError: If the model has no attention for a method that needs it, or no standardisation; if targets or
+            `samples` are no whole numbers.
         ValueError: If the method is unknown, there is no picture, features or logits hold NaN or infinity, a target is
             out of range, or the grids are not the model's.
 
@@ -224,6 +218,6 @@ def _chosen(model: GridModel, method: str, samples: int | None) -> _Method:
         raise ValueError(
             f"samples: got {samples} for {method!r}, which draws nothing; leave it out, or use {takes}"
         )
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples: got {samples}; expected 1 or more; leave it out for {chosen.samples}")
+    if samples is not None:
+        check_count("samples", samples)
     return chosen

@@ -58,11 +58,20 @@ class Curves:
         controls = {"random": self.random, "inverse": self.inverse}
         return {name: sign * (own - area(other)) / unit for name, other in controls.items()}
 
-    def means(self) -> dict[str, list[float]]:
-        """Mean curves over the pictures, from 0 without anything to 1 with all, where the mean change is 1."""
-        low, high = sorted((float(self.own[:, 0].mean()), float(self.own[:, -1].mean())))
+    def means(self, sign: int) -> dict[str, list[float]]:
+        """Mean curves over the pictures, as shares of the mean change: 0 without anything, 1 with all.
+
+        This holds where the score is lower with all, too.
+
+        Args:
+            sign: 1 for curves that end with all (insertion), -1 for curves that begin with all (deletion).
+        """
+        ends = float(self.own[:, 0].mean()), float(self.own[:, -1].mean())
+        none, full = ends if sign > 0 else ends[::-1]
         curves = {"own": self.own, "inverse": self.inverse, "random": self.random}
-        return {name: ((points.mean(dim=0) - low) / (high - low)).tolist() for name, points in curves.items()}
+        return {
+            name: ((points.mean(dim=0) - none) / (full - none)).tolist() for name, points in curves.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)

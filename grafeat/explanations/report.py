@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.intervals import percentiles, resampled
+from grafeat.intervals import percentiles, resampled_means, reversed_percentiles
 
 Interval = tuple[float, float]
+DISPENSABLE = "the others do without it"  # no picture tells a backbone's presence from its absence
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +37,12 @@ class Dominance:
         full: The centred logit of the target with all (b,).
         correct: Whether each subset of backbones gets each picture right (subsets, b), by number: bit m says whether
             backbone m takes part. None without labels, or where values were sampled.
+        left_out: Whether all backbones get each picture right, and all without each one (M + 1, b). None without
+            labels.
         routing: Attention mass of each backbone, and what it would be if all logits were equal: where information is
             routed, not what matters. None for a model without attention.
         knockouts: Change of the centred logit of the target (b,), by what was knocked out.
+        classes: Names of the model's classes; numbered if empty.
         seed: Decides the bootstrap.
     """
 
@@ -50,8 +54,10 @@ class Dominance:
     none: Float[Tensor, " b"]
     full: Float[Tensor, " b"]
     correct: Bool[Tensor, "subsets b"] | None = None
+    left_out: Bool[Tensor, "m_and_all b"] | None = None
     routing: pd.DataFrame | None = None
     knockouts: Mapping[str, Float[Tensor, " b"]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     seed: int = 0
 
     @cached_property
@@ -83,12 +89,12 @@ class Dominance:
     @cached_property
     def value_intervals(self) -> dict[str, Interval]:
         """95% intervals of the values over the pictures, by bootstrap; NaN for one picture."""
-        return self._intervals(self._drawn_means)
+        return self._intervals(self.picture_values)
 
     @cached_property
     def share_intervals(self) -> dict[str, Interval]:
         """95% intervals of the shares over the pictures, by bootstrap; NaN for one picture."""
-        return self._intervals(_shares(self._drawn_means))
+        return self._intervals(self.picture_values, _shares)
 
     @cached_property
     def interactions(self) -> pd.DataFrame:
@@ -119,46 +125,47 @@ class Dominance:
     def utilisation(self) -> pd.DataFrame:
         """What each backbone adds to the accuracy of all (CUR), with its interval, and whether that is worth nothing.
 
-        CUR is the accuracy of all minus that without the backbone, as a share of the accuracy of all.
+        CUR is the accuracy of all minus that without the backbone, as a share of the accuracy of all. The verdict is
+        "worth nothing or less" where the whole interval is at or below 0, and "perhaps worth nothing" where it holds 0.
+        Where the backbone changes no picture there is nothing to judge by: then it is "the others do without it". One
+        picture has no interval, and no verdict if the backbone changes it.
 
         Source: "Investigating Redundancy in Multimodal LLMs with Multiple Vision Encoders", 2025 (arXiv 2507.03262),
         after Wu et al., ICML 2022.
         """
-        correct = self._known("utilisation").double()
-        everyone = len(correct) - 1
-        rates = torch.stack(
-            [_cur(correct[everyone], correct[everyone & ~(1 << m)]) for m in range(len(self.names))]
-        )
-        drawn = self._draws(correct.shape[1])
-        resampled = torch.stack(
-            [
-                _cur(correct[everyone][drawn], correct[everyone & ~(1 << m)][drawn])
-                for m in range(len(self.names))
-            ],
-            dim=1,
-        )
-        low, high = percentiles(resampled)
-        said = ["worth nothing or less" if at_most <= 0 else "perhaps worth nothing" if at_least <= 0 else ""
-                for at_least, at_most in zip(low.tolist(), high.tolist(), strict=True)]  # fmt: skip
-        columns = {"CUR": rates.tolist(), "low": low.tolist(), "high": high.tolist(), "verdict": said}
-        return pd.DataFrame(columns, index=list(self.names))
+        right = self._left_out("utilisation")
+        low, high = percentiles(self._drawn_cur) if right.shape[1] > 1 else _no_ends(len(self.names))
+        same = (right[1:] == right[:1]).all(dim=1)
+        rates = _cur(right.double().mean(dim=1))
+        columns = {"CUR": rates.tolist(), "low": low.tolist(), "high": high.tolist()}
+        judged = zip((same & ~rates.isnan()).tolist(), low.tolist(), high.tolist(), strict=True)
+        verdicts = [_verdict(*row) for row in judged]
+        return pd.DataFrame(columns | {"verdict": verdicts}, index=list(self.names))
 
     @cached_property
     def information_gap(self) -> tuple[float, Interval]:
-        """The spread of CUR, largest minus smallest, and its interval: how unequally the backbones are used."""
-        correct = self._known("information_gap").double()
-        everyone = len(correct) - 1
-        without = [everyone & ~(1 << m) for m in range(len(self.names))]
+        """The spread of CUR, largest minus smallest, and its interval: how unequally the backbones are used.
 
-        def gap(rows: Tensor) -> Tensor:
-            rates = torch.stack([_cur(correct[everyone][rows], correct[number][rows]) for number in without])
-            return rates.amax(dim=0) - rates.amin(dim=0)
+        A spread is never below 0 and grows with noise, more so when pictures are drawn anew. So the interval is the
+        basic one, which takes that bias off, cut at 0. NaN for one picture.
+        """
+        right = self._left_out("information_gap")
+        found = _spread(_cur(right.double().mean(dim=1)))
+        ends = _no_ends(1)
+        if right.shape[1] > 1:
+            ends = reversed_percentiles(found[None], _spread(self._drawn_cur)[:, None])
+        low, high = (float(end.clamp(min=0)) for end in ends)
+        return float(found), (low, high)
 
-        low, high = percentiles(gap(self._draws(correct.shape[1]))[:, None])
-        return float(gap(torch.arange(correct.shape[1]))), (float(low), float(high))
+    @cached_property
+    def sampling_errors(self) -> dict[str, float]:
+        """Standard errors of the values where they were sampled, at most: the same orders serve all pictures."""
+        if self.errors is None:
+            return dict.fromkeys(self.names, 0.0)
+        return dict(zip(self.names, self.errors.mean(dim=0).tolist(), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each backbone: value and share with their intervals."""
+        """One row for each backbone: value and share with their intervals; sampling errors where there are some."""
         rows = {
             name: {
                 "value": self.values[name],
@@ -168,25 +175,44 @@ class Dominance:
                 "share low": self.share_intervals[name][0],
                 "share high": self.share_intervals[name][1],
             }
+            | ({} if self.errors is None else {"sampling error": self.sampling_errors[name]})
             for name in self.names
         }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def by_class(self, classes: Sequence[str]) -> pd.DataFrame:
-        """Shares of the backbones among the pictures of each target class."""
+    def by_class(self, classes: Sequence[str] = ()) -> pd.DataFrame:
+        """Shares of the backbones among the pictures of each target class, with their intervals.
+
+        Args:
+            classes: Names of the classes; those of the model if absent.
+
+        Raises:
+            ValueError: If there are fewer names than classes.
+        """
+        named, largest = classes or self.classes, int(self.target.max())
+        if named and len(named) <= largest:
+            raise ValueError(
+                f"classes: got {len(named)} names, but class {largest} is explained; expected {largest + 1} or more; "
+                "leave them out for the model's"
+            )
         rows = {}
         for number in self.target.unique().tolist():
             chosen = self.picture_values[self.target == number]
-            rows[classes[number]] = {"pictures": len(chosen)} | dict(
-                zip(self.names, _shares(chosen.mean(dim=0)).tolist(), strict=True)
-            )
+            row = dict(zip(self.names, _shares(chosen.mean(dim=0)).tolist(), strict=True))
+            for name, (low, high) in self._intervals(chosen, _shares).items():
+                row |= {f"{name} low": low, f"{name} high": high}
+            rows[named[number] if named else str(number)] = {"pictures": len(chosen)} | row
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def effects(self) -> pd.DataFrame:
-        """Mean change of the centred logit by what was knocked out, with its interval, most harmful first."""
+        """Mean change of the centred logit by what was knocked out, with its interval, most harmful first.
+
+        Ends are NaN for one picture.
+        """
         rows = []
         for name, change in self.knockouts.items():
-            low, high = percentiles(change[self._draws(len(change))].mean(dim=1, keepdim=True))
+            several = len(change) > 1
+            low, high = percentiles(resampled_means(change[:, None], self.seed)) if several else _no_ends(1)
             rows.append(
                 {"without": name, "change": float(change.mean()), "low": float(low), "high": float(high)}
             )
@@ -199,20 +225,24 @@ class Dominance:
         for name in self.names:
             low, high = self.value_intervals[name]
             interval = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
-            lines.append(f"  {name:<{wide}}  {self.values[name]:+.2f}{interval}  {self.shares[name]:.0%}")
+            sampled = "" if self.errors is None else f" ± {self.sampling_errors[name]:.2f}"
+            lines.append(f"  {name:<{wide}}  {self.values[name]:+.2f}{sampled}{interval}  {self.shares[name]:.0%}")
         whole = float((self.full - self.none).mean())
         lines.append(f"  {'together':<{wide}}  {whole:+.2f}, from {float(self.none.mean()):+.2f} without any")
+        if self.errors is not None:
+            lines.append("  ±: standard error of sampling orders of the backbones, beside the interval over pictures")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from grafeat.plots.dominance import dominance_figure  # draws, so only where it is shown
         from grafeat.plots.panels import embedded
 
-        frame = self.to_frame() if len(self.target) > 1 else self.to_frame()[["value", "share"]]
+        frame = self.to_frame().dropna(axis="columns", how="all") if len(self.target) == 1 else self.to_frame()
         rounded = frame.round(3).to_html(border=0, na_rep="–")
         note = html.escape(
             f"{self._pictures}. Values are what each backbone adds to the centred logit; they sum to "
             f"{float((self.full - self.none).mean()):+.3f}."
+            + ("" if self.errors is None else " Sampling error: standard error of drawing orders of the backbones.")
         )
         figure = embedded(dominance_figure(self), "Values, shares and effects of knock-outs, as in the tables")
         return f"{figure}{rounded}<p><small>{note}</small></p>"
@@ -222,17 +252,21 @@ class Dominance:
         return f"{len(self.target):,} picture{'s' if len(self.target) > 1 else ''}"
 
     @cached_property
-    def _drawn_means(self) -> Float[Tensor, "drawn m"]:
-        return self.picture_values[self._draws(len(self.target))].mean(dim=1)
+    def _drawn_cur(self) -> Float[Tensor, "drawn m"]:
+        return _cur(resampled_means(self._left_out("utilisation").double().mT, self.seed).mT).mT
 
-    def _draws(self, pictures: int) -> Int[Tensor, "drawn b"]:
-        return resampled(pictures, self.seed)
+    def _left_out(self, what: str) -> Bool[Tensor, "m_and_all b"]:
+        if self.left_out is None:
+            raise ValueError(f"{what}: needs the pictures' labels; pass a GridSet with labels")
+        return self.left_out
 
-    def _intervals(self, drawn: Float[Tensor, "drawn m"]) -> dict[str, Interval]:
-        if len(self.target) == 1:
-            return dict.fromkeys(self.names, (math.nan, math.nan))
-        low, high = percentiles(drawn)
-        return dict(zip(self.names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+    def _intervals(
+        self, values: Float[Tensor, "b m"], figure: Callable[[Tensor], Tensor] = lambda means: means
+    ) -> dict[str, Interval]:
+        ends = _no_ends(len(self.names))
+        if len(values) > 1:
+            ends = percentiles(figure(resampled_means(values, self.seed)))
+        return dict(zip(self.names, zip(*(end.tolist() for end in ends), strict=True), strict=True))
 
     def _known(self, what: str) -> Bool[Tensor, "subsets b"]:
         if self.correct is None:
@@ -247,5 +281,20 @@ def _shares(values: Float[Tensor, "*drawn m"]) -> Float[Tensor, "*drawn m"]:
     return positive / positive.sum(dim=-1, keepdim=True)  # NaN where no value is positive: there is no share
 
 
-def _cur(everyone: Float[Tensor, "*drawn b"], without: Float[Tensor, "*drawn b"]) -> Float[Tensor, "*drawn"]:
-    return (everyone.mean(dim=-1) - without.mean(dim=-1)) / everyone.mean(dim=-1)
+def _cur(accuracy: Float[Tensor, "m_and_all *drawn"]) -> Float[Tensor, "m *drawn"]:
+    """CUR from the accuracy of all and without each; NaN where all get nothing right: there is no share of it."""
+    return (accuracy[:1] - accuracy[1:]) / accuracy[:1].where(accuracy[:1] > 0, torch.nan)
+
+
+def _spread(rates: Float[Tensor, "*drawn m"]) -> Float[Tensor, "*drawn"]:
+    return rates.amax(dim=-1) - rates.amin(dim=-1)
+
+
+def _no_ends(count: int) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    return torch.full((count,), torch.nan), torch.full((count,), torch.nan)
+
+
+def _verdict(same: bool, low: float, high: float) -> str:
+    if same:
+        return DISPENSABLE
+    return "worth nothing or less" if high <= 0 else "perhaps worth nothing" if low <= 0 else ""

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grafeat.attention import Attend, PatchAttention
+from grafeat.explanations.knockouts import refuse_knocked_out
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid
 from grafeat.merge import GraFeatMerge
@@ -40,8 +41,8 @@ class LayerWeights:
 
 
 @contextmanager
-def attending(model: GraFeatMerge, attends: Sequence[Attend]) -> Iterator[None]:
-    """Lets each attention layer, in the order of the pass, turn logits into weights in its own way."""
+def attending(model: GraFeatMerge, attends: Sequence[Attend | None]) -> Iterator[None]:
+    """Lets each attention layer, in the order of the pass, turn logits into weights in its own way; None: the usual."""
     layers = attention_layers(model)
     before = [layer.attend for layer in layers]
     try:
@@ -166,12 +167,7 @@ def ablation(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) ->
     Raises:
         ValueError: If edges are knocked out already, or there is a single patch, so that none would be left.
     """
-    if model.readout.without is not None or any(
-        layer.attend is not None for layer in attention_layers(model)
-    ):
-        raise ValueError(
-            "model: edges are knocked out already; expected none for 'ablation'; leave knock_out first"
-        )
+    refuse_knocked_out(model, "ablation")
     graph = PatchGraph.of(tuple(grids))
     if graph.num_vertices == 1:
         raise ValueError(

@@ -62,26 +62,6 @@ def frozen(model: GridModel) -> GridModel:
     return copied
 
 
-@torch.no_grad()
-def finite_logits(model: GridModel, grids: GridSet) -> Float[Tensor, "b t"]:
-    """The logits of some pictures.
-
-    Raises:
-        ValueError: If features or logits hold NaN or infinity.
-    """
-    for grid in grids.grids:
-        if not bool(torch.isfinite(grid.features).all()):
-            raise ValueError(
-                f"grids: backbone {grid.name!r} has NaN or infinity; expected finite numbers; extract anew"
-            )
-    logits = model(grids).logits.cpu()
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError(
-            "model: its logits hold NaN or infinity; expected finite numbers; train or load it anew"
-        )
-    return logits
-
-
 def in_order(model: GridModel, grids: GridSet) -> tuple[FeatureGrid, ...]:
     """In the model's order of backbones, so that what is drawn does not depend on that of the grids."""
     return tuple(grids[name] for name in model.backbones if name in grids.names)

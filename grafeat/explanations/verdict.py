@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.intervals import percentiles, resampled
+from grafeat.intervals import percentiles, resampled_means
 
 Verdict = Literal["passes", "fails", "does not apply"]
 
@@ -89,9 +89,8 @@ class Audit:
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
-        drawn = resampled(len(self.target), self.seed)
         return [
-            {"method": method, "test": test.name} | _summary(test, measured[test.name], drawn)
+            {"method": method, "test": test.name} | _summary(test, measured[test.name], self.seed)
             for method, measured in self.measured.items()
             for test in TESTS
         ]
@@ -111,6 +110,8 @@ class Audit:
     def verdict(self, method: str) -> str:
         """In plain words, whether a method's explanations of these predictions can be trusted."""
         failed, passed = self.failed(method), self.passed(method)
+        if not failed and not passed:
+            return f"None of the tests applies to {method}: nothing can be said."
         said = f"{method} passes {len(passed)} of the {len(passed) + len(failed)} tests that apply to it"
         reasons = "; ".join(_BY_NAME[name].fails for name in failed)
         return f"{said}: {reasons}." if failed else f"{said}. Nothing here speaks against it."
@@ -166,8 +167,8 @@ def thresholds() -> Thresholds:
     return Thresholds()
 
 
-def _summary(test: Test, values: Float[Tensor, " b"], drawn: Int[Tensor, "drawn b"]) -> dict[str, Any]:
-    low, high = percentiles(values[drawn].nanmean(dim=1, keepdim=True))
+def _summary(test: Test, values: Float[Tensor, " b"], seed: int) -> dict[str, Any]:
+    low, high = percentiles(resampled_means(values[:, None], seed))
     ends = float(low), float(high)
     return {"mean": float(values.nanmean()), "low": ends[0], "high": ends[1], "verdict": test.verdict(*ends)}
 
