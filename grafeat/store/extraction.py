@@ -1,9 +1,8 @@
 """The feature grids of a whole picture set: computed once, kept on disk, read back as a memory map."""
 
 import contextlib
-import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from grafeat.store.filling import Memory, Task, fill
 from grafeat.store.folder import Kept, damages, found, required
 from grafeat.store.gridstore import GridStore
 from grafeat.store.index import DTYPES, Index, Key
-from grafeat.store.joining import join, spans
+from grafeat.store.joining import Blocks, blocks, parts_of, remove_parts, take_over
 from grafeat.store.lock import demote
 from grafeat.store.writer import Writer
 
@@ -62,9 +61,11 @@ def extract(
         skip_unreadable: Leave out pictures that cannot be read, with a warning that lists them; labels and parts stay
             in step. Otherwise the first one stops the run.
         repair: Check every byte of what is found, and compute anew the batches that are damaged.
-        accelerator: An `accelerate.Accelerator`, where several processes share the work: each shows its part of the
-            pictures to the backbones on its own device, and keeps it until the first has put all together. The store
-            must be a folder that all of them see.
+        accelerator: An `accelerate.Accelerator`, where several processes share the work; `device` is then not used.
+            Each shows its blocks of the pictures to the backbones on its own device, and keeps them in the store until
+            the first process has joined all to what one process would have written. So the store must be a folder
+            that all of them see, and it takes twice the room until then. Stopped, the work goes on with any number of
+            processes, also with one: what is there is not computed again.
 
     Raises:
         ValueError: If names repeat; if there is no picture, or one that cannot be read; if a backbone gives NaN, or
@@ -77,76 +78,95 @@ def extract(
     where = torch.device(device) if accelerator is None else accelerator.device
     task = Task(pictures, batch_size, where, dtype, progress and share.process == 0, workers, skip_unreadable)
     kept: Mapping[str, Kept | Memory]
-    if share.processes > 1:
-        kept = _shared(backbones, task, store, repair, share)
+    if store is None:
+        kept = _in_memory(backbones, task, share)
     else:
-        kept = _in_memory(backbones, task) if store is None else _in_store(backbones, task, GridStore(store), repair)
+        kept = _in_store(backbones, task, GridStore(store).path, repair, share)
     features = [FeatureGrid.trusted(one.name, kept[one.name].features, one.field) for one in backbones]
     grids = GridSet(features, pictures.labels, classes=pictures.classes, parts=pictures.part_positions)
     bad = sorted({row for name in kept for row in kept[name].unreadable})
     return _without(grids, bad, task) if bad else grids
 
 
-def _in_memory(backbones: Sequence[Backbone], task: Task) -> Mapping[str, Memory]:
+def _in_memory(backbones: Sequence[Backbone], task: Task, share: Share) -> Mapping[str, Memory]:
+    if share.processes > 1:
+        raise ValueError(
+            f"store: got None for {share.processes} processes; expected a folder that all of them see; name one"
+        )
     sinks = {backbone.name: Memory(len(task.pictures)) for backbone in backbones}
     fill([(backbone, sinks[backbone.name]) for backbone in backbones], task)
     return sinks
 
 
 def _in_store(
-    backbones: Sequence[Backbone], task: Task, store: GridStore, repair: bool
+    backbones: Sequence[Backbone], task: Task, store: Path, repair: bool, share: Share
 ) -> Mapping[str, Kept]:
-    drafts = _drafts(backbones, task)
-    waiting = partial(_say_waiting, store.path, task.progress)
-    for draft in drafts.values() if repair else ():
-        if damages(store.path / draft.folder):
-            demote(store.path / draft.folder, waiting)
-    kept = {name: found(store.path, draft) for name, draft in drafts.items()}
-    missing = [backbone for backbone in backbones if kept[backbone.name] is None]
+    """Of several processes, each fills its blocks; then the first joins them and computes what still lacks."""
+    drafts = _drafts(backbones, task)  # once, as all pictures are read for it
+    waiting = partial(_say_waiting, store, task.progress)
+    if share.process == 0:
+        for draft in drafts.values() if repair else ():
+            _demote_damaged(store, draft, waiting)
+    share.wait()
+    if share.processes > 1:
+        _fill_blocks(_missing(backbones, store, drafts), store, task, share, waiting)
+        share.wait()
+    if share.process == 0:
+        _complete(_missing(backbones, store, drafts), store, task, waiting)
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):  # as where the store can only be read: they are in no one's way
+                remove_parts(parts_of(store / draft.folder))
+    share.wait()
+    return {name: required(store, draft) for name, draft in drafts.items()}
+
+
+def _demote_damaged(store: Path, draft: Index, waiting: Callable[[], None]) -> None:
+    if damages(store / draft.folder):
+        demote(store / draft.folder, waiting)
+        Writer(store, draft, waiting).close()  # notes what is sound, for all processes
+
+
+def _missing(
+    backbones: Sequence[Backbone], store: Path, drafts: Mapping[str, Index]
+) -> list[tuple[Backbone, Index]]:
+    """The backbones whose grids the store lacks."""
+    missing = [(one, drafts[one.name]) for one in backbones if found(store, drafts[one.name]) is None]
     # In one order for all processes: two that each held what the other waits for would wait for ever.
-    missing.sort(key=lambda backbone: drafts[backbone.name].folder)
+    return sorted(missing, key=lambda pair: pair[1].folder)
+
+
+def _fill_blocks(
+    missing: Sequence[tuple[Backbone, Index]], store: Path, task: Task, share: Share, waiting: Callable[[], None]
+) -> None:
+    """Computes this process's blocks of the grids that a store lacks."""
+    own = blocks(len(task.pictures), task.batch_size)[share.process :: share.processes]
+    overlap = task.device.type == "cuda"
     with contextlib.ExitStack() as stack:
         work = []
-        for backbone in missing:
-            draft, overlap = drafts[backbone.name], task.device.type == "cuda"
-            writer = Writer(store.path, draft, waiting, overlap=overlap)
+        for backbone, draft in missing:
+            sink = Blocks(store, draft, own, waiting=waiting, overlap=overlap)
+            stack.callback(sink.close)
+            work.append((backbone, sink))
+        fill(work, task, partly=True)
+        for _, sink in work:
+            sink.finish()
+
+
+def _complete(
+    missing: Sequence[tuple[Backbone, Index]], store: Path, task: Task, waiting: Callable[[], None]
+) -> None:
+    """Writes the grids that a store lacks: from their parts, and by computing the rest."""
+    with contextlib.ExitStack() as stack:
+        work = []
+        for backbone, draft in missing:
+            writer = Writer(store, draft, waiting, overlap=task.device.type == "cuda")
             stack.callback(writer.close)
             if not writer.folder.exists():  # else another process has finished it meanwhile
+                take_over(writer, draft)
                 work.append((backbone, writer))
         fill(work, task)
         for _, writer in work:
             writer.finish()
-    return {name: kept[name] or required(store.path, draft) for name, draft in drafts.items()}
-
-
-def _shared(
-    backbones: Sequence[Backbone], task: Task, store: str | Path | GridStore | None, repair: bool, share: Share
-) -> Mapping[str, Kept]:
-    """As `_in_store`, by several processes: each fills a store of its part, the first joins the parts."""
-    if store is None:
-        raise ValueError(
-            f"store: got None for {share.processes} processes; expected a folder that all of them see; name one"
-        )
-    folder = GridStore(store)
-    drafts = _drafts(backbones, task)
-    missing = [backbone for backbone in backbones if found(folder.path, drafts[backbone.name]) is None]
-    share.wait()  # until all have looked: the first is about to change the answer
-    if missing:
-        parts = spans(len(task.pictures), task.batch_size, share.processes)
-        tasks = {part: dataclasses.replace(task, pictures=task.pictures[slice(*part)]) for part in parts}
-        if share.process < len(parts):
-            _in_store(missing, tasks[parts[share.process]], folder, repair=False)
-        share.wait()
-        if share.process == 0:
-            for backbone in missing:
-                pieces = {part: _drafts([backbone], tasks[part])[backbone.name] for part in parts}
-                join(folder.path, drafts[backbone.name], pieces, task.batch_size)
-        share.wait()
-    if repair:
-        if share.process == 0:
-            _in_store(backbones, task, folder, repair=True)
-        share.wait()
-    return {name: required(folder.path, draft) for name, draft in drafts.items()}
 
 
 def _drafts(backbones: Sequence[Backbone], task: Task) -> dict[str, Index]:

@@ -15,7 +15,8 @@ from grafeat.grids import FeatureGrid
 from grafeat.pictures import PictureSet
 from grafeat.store.batches import Batch, Batches, loaded, why_unreadable
 from grafeat.store.index import Rows, Shape, cut
-from grafeat.store.writer import Writer, shape_of
+from grafeat.store.joining import Blocks
+from grafeat.store.writer import Writer, check_shape, shape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +68,24 @@ class Memory:
         self.unreadable += tuple(unreadable)
 
 
-Sink = Memory | Writer  # where the grids of one backbone go
+Sink = Memory | Writer | Blocks  # where the grids of one backbone go
 
 
-def fill(work: Sequence[tuple[Backbone, Sink]], task: Task) -> None:
-    """Shows each backbone what its sink lacks; a batch that several lack is read once."""
+def fill(work: Sequence[tuple[Backbone, Sink]], task: Task, *, partly: bool = False) -> None:
+    """Shows each backbone what its sink lacks; a batch that several lack is read once.
+
+    Args:
+        work: The backbones, each with what takes its features.
+        task: What is asked.
+        partly: Whether the sinks are for some of the pictures. If none of those can be read, so that the shape of the
+            grids is not known, their sink goes on lacking them.
+    """
     takers = defaultdict(list)
     for backbone, sink in work:
         for rows in cut(sink.missing, task.batch_size):
             takers[rows].append((backbone.to(task.device), sink))
     empty: list[Batch] = []
-    with _bar(len(task.pictures), list(takers), task.progress) as bar:
+    with _bar(0 if partly else len(task.pictures), list(takers), task.progress) as bar:
         batches = Batches(task.pictures, sorted(takers))
         for batch in loaded(batches, workers=task.workers, device=task.device):
             if batch.unreadable and not task.skip_unreadable:
@@ -90,10 +98,10 @@ def fill(work: Sequence[tuple[Backbone, Sink]], task: Task) -> None:
             bar.update(batch.rows[1] - batch.rows[0])
     for batch in empty:  # last, when it is known how large a grid of zeros is
         for _, sink in takers[batch.rows]:
-            if sink.shape is None:
-                task.refuse(batch.unreadable[0])
-            else:
+            if sink.shape is not None:
                 sink.put(batch.rows, _spread(torch.empty(0, *sink.shape, dtype=task.dtype), batch), batch.unreadable)
+            elif not partly:
+                task.refuse(batch.unreadable[0])
 
 
 def _features(backbone: Backbone, sink: Sink, batch: Batch, task: Task) -> Float[Tensor, "b c h w"]:
@@ -103,11 +111,7 @@ def _features(backbone: Backbone, sink: Sink, batch: Batch, task: Task) -> Float
     with task.autocast:
         grid = backbone(batch.pictures)
     kept = FeatureGrid(grid.name, grid.features.to(dtype=task.dtype, device="cpu"), grid.field).features
-    if sink.shape not in (None, shape_of(kept)):
-        raise ValueError(
-            f"pictures: backbone {grid.name!r} gave {sink.shape}, then {shape_of(kept)} from picture {batch.rows[0]} "
-            "on, as the pictures differ in size; expected one grid (c, h, w) for all; give the backbone a size="
-        )
+    check_shape(grid.name, sink.shape, kept, batch.rows[0])
     return _spread(kept, batch) if batch.unreadable else kept
 
 

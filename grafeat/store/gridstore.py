@@ -14,11 +14,13 @@ from grafeat.files import size
 from grafeat.pictures import PictureSet
 from grafeat.store.folder import Damage, check_header, damages, read_index
 from grafeat.store.index import Index
+from grafeat.store.joining import PARTS, gathered, remove_parts
 from grafeat.store.journal import read_unfinished, unfinished
 from grafeat.store.lock import discard, locked, writing
 
 State = Literal["whole", "unfinished", "damaged"]
-FOLDER = re.compile(r".+-[0-9a-f]{16}(\.part)?", re.DOTALL)
+FOLDER = re.compile(r".+-[0-9a-f]{16}(\.parts?)?", re.DOTALL)
+UNFINISHED = {".part", PARTS}
 HEADINGS = ("backbone", "pictures", "grid", "type", "bytes", "state")
 
 
@@ -42,7 +44,9 @@ class Entry:
     @property
     def done(self) -> int:
         """Pictures whose grids are there."""
-        return 0 if self.index is None else sum(stop - start for start, stop, _ in self.index.pieces)
+        if self.index is None:
+            return 0
+        return self.index.key.count - sum(stop - start for start, stop in self.index.missing)
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -139,7 +143,7 @@ class GridStore:
         What is unfinished is left out: the run that goes on with it checks it.
         """
         ours, _ = _contents(self.path)
-        return [damage for path in ours if path.suffix != ".part" for damage in damages(path)]
+        return [damage for path in ours if path.suffix not in UNFINISHED for damage in damages(path)]
 
     def prune(
         self,
@@ -190,15 +194,17 @@ def _contents(store: Path) -> tuple[list[Path], list[Path]]:
 def _entry(path: Path) -> Entry:
     nbytes = 0
     with contextlib.suppress(FileNotFoundError):  # another process may give it its final name meanwhile
-        nbytes = sum(file.lstat().st_blocks * 512 for file in path.iterdir())
-    state: State = "unfinished" if path.suffix == ".part" else "whole"
+        nbytes = sum(file.lstat().st_blocks * 512 for file in path.rglob("*"))
+    if path.suffix in UNFINISHED:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return Entry(path, "unfinished", nbytes, gathered(path) if path.suffix == PARTS else read_unfinished(path))
+        return Entry(path, "unfinished", nbytes, None)
     try:
-        index = read_unfinished(path) if state == "unfinished" else read_index(path)
-        if state == "whole":
-            check_header(path, index)
+        index = read_index(path)
+        check_header(path, index)
     except (FileNotFoundError, ValueError):
-        return Entry(path, "unfinished" if state == "unfinished" else "damaged", nbytes, None)
-    return Entry(path, "damaged" if state == "whole" and index.missing else state, nbytes, index)
+        return Entry(path, "damaged", nbytes, None)
+    return Entry(path, "damaged" if index.missing else "whole", nbytes, index)
 
 
 def _is_superfluous(
@@ -216,6 +222,8 @@ def _is_superfluous(
 def _removed(path: Path) -> bool:
     """Whether a folder could be removed; not while another process writes it."""
     with writing(path):
+        if path.suffix == PARTS:
+            return remove_parts(path)
         part = path if path.suffix == ".part" else unfinished(path)
         if part != path:  # half removed, it is unfinished rather than damaged
             path.rename(part)

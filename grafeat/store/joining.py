@@ -1,50 +1,210 @@
-"""Grids that several processes have computed, each a part of the pictures, joined to what one would have written."""
+"""Grids that several processes compute, each some blocks of the pictures, joined to what one would have written.
 
+The blocks do not depend on the number of processes, so that a run of any number goes on with what another has left.
+Each block is an unfinished folder of its own, in a folder beside that of the whole. Whoever completes the whole takes
+over what such folders hold, as far as its checksums agree, and then removes them.
+"""
+
+import contextlib
+import dataclasses
 import itertools
 import math
-import shutil
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from grafeat.store.folder import required
-from grafeat.store.index import Index, Rows, cut
-from grafeat.store.writer import Writer
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grafeat.store.folder import DATA, damage_error, opened
+from grafeat.store.index import DTYPES, Index, Piece, Rows, Shape, digest, gaps
+from grafeat.store.journal import left_over, read_unfinished, unfinished
+from grafeat.store.lock import discard, locked
+from grafeat.store.writer import Writer, check_shape, shape_of
+
+BLOCKS = 64  # enough for an even share of up to some dozens of processes, few enough for a folder each
+PARTS = ".parts"
+OF_WHOLE = re.compile(r"(.*)\[([0-9]+):([0-9]+) of ([0-9]+)\]", re.DOTALL)
 
 
-def spans(count: int, batch_size: int, processes: int) -> list[Rows]:
-    """Each process's pictures: whole batches, so that they are computed in the batches in which one would do it.
+def blocks(count: int, batch_size: int) -> list[Rows]:
+    """The pictures in runs of whole batches, so that they are computed in the batches in which one process would.
 
     Args:
         count: Pictures.
         batch_size: Pictures in a batch.
-        processes: How many share them; those for whom no batch is left are not in the list.
     """
     batches = math.ceil(count / batch_size)
-    ends = [min(count, batch_size * (batches * number // processes)) for number in range(processes + 1)]
-    return [(start, stop) for start, stop in itertools.pairwise(ends) if start < stop]
+    number = min(BLOCKS, batches)
+    ends = [min(count, batch_size * (batches * block // number)) for block in range(number + 1)]
+    return list(itertools.pairwise(ends))
 
 
-def join(store: Path, draft: Index, parts: Mapping[Rows, Index], batch_size: int) -> None:
-    """Writes the grids of all pictures from those of their parts, then removes the parts.
+def parts_of(folder: Path) -> Path:
+    """Where the parts of the grids of a folder are."""
+    return folder.with_name(f"{folder.name}{PARTS}")
 
-    Killed, it goes on where it was when it is called again.
+
+@dataclass(frozen=True)
+class Part:
+    """What is there of a block of pictures.
 
     Args:
-        store: The store, which has the parts.
-        draft: What the whole is; its shape and its pieces do not count.
-        parts: What each part is, by its pictures.
-        batch_size: Pictures in a batch.
+        path: Its folder.
+        index: What that says of itself.
+        whole: What it is a part of; its pieces are those that this part has.
     """
-    writer = Writer(store, draft, lambda: None)
-    try:
-        for (first, last), part in parts.items():
-            kept = required(store, part)
-            inside = [(max(a, first), min(b, last)) for a, b in writer.missing]
-            for start, stop in cut([rows for rows in inside if rows[0] < rows[1]], batch_size):
-                bad = [first + row for row in kept.unreadable if start <= first + row < stop]
-                writer.put((start, stop), kept.features[start - first : stop - first], bad)
-        writer.finish()
-    finally:
-        writer.close()
-    for part in parts.values():
-        shutil.rmtree(store / part.folder)
+
+    path: Path
+    index: Index
+    whole: Index
+
+
+def parts_in(folder: Path) -> Iterator[Part]:
+    """The parts in a folder that say what they are.
+
+    Raises:
+        DamageError: If the folder is a link.
+    """
+    if folder.is_symlink():
+        raise damage_error(folder, "a link, which could lead out of the store, is refused")
+    for path in sorted(folder.glob("*.part")):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            index = read_unfinished(path)
+            pictures, start, stop, count = _place(index)
+            if unfinished(path.with_name(index.folder)) == path and start < stop <= count:
+                key = dataclasses.replace(index.key, pictures=pictures, count=count)
+                pieces = [Piece(start + first, start + last, found) for first, last, found in index.pieces]
+                bad = [start + row for row in index.unreadable]
+                yield Part(path, index, dataclasses.replace(index, key=key).with_pieces(pieces, bad))
+
+
+def gathered(folder: Path) -> Index | None:
+    """What all parts in a folder hold of the whole; None if none says anything."""
+    wholes = [part.whole for part in parts_in(folder)]
+    pieces, bad = (itertools.chain(*(getattr(one, name) for one in wholes)) for name in ("pieces", "unreadable"))
+    return wholes[0].with_pieces(pieces, bad) if wholes else None
+
+
+def take_over(writer: Writer, draft: Index) -> None:
+    """Writes what the parts of some grids hold and their writer lacks.
+
+    Args:
+        writer: The writer of the whole.
+        draft: What the whole is; its shape and its pieces do not count.
+    """
+    for part in _parts(parts_of(writer.folder), draft):
+        lacking = writer.missing
+        for piece, own in zip(part.whole.pieces, part.index.pieces, strict=True):
+            rows, bad = piece[:2], [row for row in part.whole.unreadable if piece.start <= row < piece.stop]
+            wanted = writer.shape in (None, part.index.shape) and _inside(rows, lacking)
+            features = _read(part, own) if wanted else None
+            if features is not None:
+                writer.put(rows, features, bad)
+
+
+def remove_parts(folder: Path) -> bool:
+    """Removes parts, and says whether all are gone: what another process is writing stays."""
+    if folder.is_symlink() or not folder.is_dir():
+        return not folder.is_symlink()
+    for part in folder.glob("*.part"):
+        with contextlib.suppress(BlockingIOError):
+            descriptor = locked(part, None)
+            discard(part)
+            os.close(descriptor)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
+
+
+class Blocks:
+    """Some blocks of one backbone's grids, each on disk in a folder of its own; a sink.
+
+    Args:
+        store: The store of the whole.
+        draft: What the whole is; its shape and its pieces do not count.
+        own: The blocks that this process fills.
+        options: Those of each block's `Writer`.
+    """
+
+    def __init__(self, store: Path, draft: Index, own: Sequence[Rows], **options: Any) -> None:
+        self._store, self._draft, self._own, self._options = parts_of(store / draft.folder), draft, own, options
+        wholes = [part.whole for part in _parts(self._store, draft)]
+        left = left_over(unfinished(store / draft.folder), draft)
+        there = [*wholes, left] if left else wholes
+        lacking = gaps(draft.key.count, itertools.chain(*(one.pieces for one in there)))
+        both = [(max(a, c), min(b, d)) for a, b in own for c, d in lacking]
+        self.missing: tuple[Rows, ...] = tuple((start, stop) for start, stop in both if start < stop)
+        self.shape: Shape | None = there[0].shape if there else None
+        self._block: Rows = (0, 0)
+        self._writer: Writer | None = None
+
+    def put(self, rows: Rows, features: Float[Tensor, "b c h w"], unreadable: Sequence[int] = ()) -> None:
+        """Writes a batch of one block."""
+        self.shape = self.shape or shape_of(features)
+        writer, first = self._opened(rows)
+        check_shape(self._draft.name, writer.shape, features, rows[0])
+        here = rows[0] - first, rows[1] - first
+        if _inside(here, writer.missing):  # else another process has written it meanwhile
+            writer.put(here, features, [row - first for row in unreadable])
+
+    def finish(self) -> None:
+        """Waits until all is on disk, and lets go of it."""
+        if self._writer:
+            self._writer.settle()
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the block that was written last."""
+        if self._writer:
+            self._writer.close()
+        self._writer = None
+
+    def _opened(self, rows: Rows) -> tuple[Writer, int]:
+        """The writer of the block that has a batch, and the block's first picture."""
+        block = next(block for block in self._own if _inside(rows, [block]))
+        if self._writer is None or block != self._block:
+            self.finish()
+            self._block, self._writer = block, Writer(self._store, _part(self._draft, block), **self._options)
+        return self._writer, block[0]
+
+
+def _part(draft: Index, block: Rows) -> Index:
+    """What the part with a block of the pictures is. Its name follows from that of the whole: nothing is read."""
+    key, (start, stop) = draft.key, block
+    pictures = f"{key.pictures}[{start}:{stop} of {key.count}]"
+    return dataclasses.replace(draft, key=dataclasses.replace(key, pictures=pictures, count=stop - start))
+
+
+def _place(part: Index) -> tuple[str, int, int, int]:
+    """Of a part: the fingerprint of all pictures, its first, the one after its last, and how many all are."""
+    match = OF_WHOLE.fullmatch(part.key.pictures)
+    if match is None or int(match[3]) - int(match[2]) != part.key.count:
+        raise ValueError(f"{part.key.pictures} with {part.key.count} pictures is no part")
+    return match[1], int(match[2]), int(match[3]), int(match[4])
+
+
+def _parts(folder: Path, draft: Index) -> Iterator[Part]:
+    """The parts of some grids."""
+    for part in parts_in(folder):
+        if (part.whole.key, part.whole.name, part.whole.field) == (draft.key, draft.name, draft.field):
+            yield part
+
+
+def _inside(rows: Rows, runs: Sequence[Rows]) -> bool:
+    return any(start <= rows[0] and rows[1] <= stop for start, stop in runs)
+
+
+def _read(part: Part, piece: Piece) -> Float[Tensor, "b c h w"] | None:
+    """The features of a piece; None if they are not what was written, or are gone."""
+    index, count = part.index, piece.stop - piece.start
+    with contextlib.suppress(FileNotFoundError, ValueError), open(opened(part.path / DATA), "rb") as file:
+        file.seek(len(index.header) + piece.start * index.row_nbytes)
+        data = bytearray(file.read(count * index.row_nbytes))
+        if digest(memoryview(data)) == piece.digest:
+            return torch.frombuffer(data, dtype=DTYPES[index.key.dtype]).view(count, *index.shape)
+    return None

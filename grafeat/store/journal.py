@@ -34,6 +34,15 @@ def read_unfinished(part: Path) -> Index:
         return parsed(file.read())
 
 
+def left_over(part: Path, draft: Index) -> Index | None:
+    """What an earlier run has left in an unfinished folder, if it is of the same grids."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        left = read_unfinished(part)
+        if (left.key, left.name, left.field) == (draft.key, draft.name, draft.field):
+            return left
+    return None
+
+
 def _read_journal(part: Path) -> Index:
     """A last line that was torn off counts for nothing."""
     with open(opened(part / JOURNAL), "rb") as file:

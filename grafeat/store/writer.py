@@ -20,7 +20,7 @@ from torch import Tensor
 from grafeat.files import write
 from grafeat.store.folder import DATA, INDEX, damaged, opened
 from grafeat.store.index import Index, Piece, Rows, Shape, digest, gaps
-from grafeat.store.journal import JOURNAL, line_of, read_unfinished, unfinished
+from grafeat.store.journal import JOURNAL, left_over, line_of, unfinished
 from grafeat.store.lock import discard, is_still, locked, writing
 
 
@@ -98,6 +98,11 @@ class Writer:
                 self._note(rows, features, unreadable)
                 self._settled = self._disk.submit(self._settle)
 
+    def settle(self) -> None:
+        """Waits until all that was put is on the disk."""
+        with writing(self.part):
+            self._settled.result()
+
     def finish(self) -> None:
         """Gives the folder its final name, once every picture is there."""
         with writing(self.part):
@@ -112,7 +117,7 @@ class Writer:
 
     def _resume(self) -> None:
         """Takes over what an earlier run has left, as far as it is what that run wrote."""
-        left = self._left_over()
+        left = left_over(self.part, self._index)
         if left is None:
             self._sweep(DATA)
             return
@@ -123,14 +128,6 @@ class Writer:
         self._unreadable = [row for row in left.unreadable if not any(row in rows for rows in gone)]
         self._lay_out(left)
         self._sweep(DATA, JOURNAL)
-
-    def _left_over(self) -> Index | None:
-        """What an earlier run has left, if it is of the same grids."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            left, draft = read_unfinished(self.part), self._index
-            if (left.key, left.name, left.field) == (draft.key, draft.name, draft.field):
-                return left
-        return None
 
     def _lay_out(self, index: Index) -> None:
         if not self._pieces:
@@ -177,6 +174,25 @@ def shape_of(features: Float[Tensor, "b c h w"]) -> Shape:
     """Channels, rows and columns of one picture's features."""
     c, h, w = features.shape[1:]
     return c, h, w
+
+
+def check_shape(name: str, known: Shape | None, features: Float[Tensor, "b c h w"], row: int) -> None:
+    """Raise unless features have the shape of those before.
+
+    Args:
+        name: The backbone's name.
+        known: The shape of those before; None if there are none.
+        features: The features.
+        row: The first picture that they are of.
+
+    Raises:
+        ValueError: If they have another.
+    """
+    if known not in (None, shape_of(features)):
+        raise ValueError(
+            f"pictures: backbone {name!r} gave {known}, then {shape_of(features)} from picture {row} on, as the "
+            "pictures differ in size; expected one grid (c, h, w) for all; give the backbone a size="
+        )
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int | None = None) -> None:
