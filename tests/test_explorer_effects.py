@@ -1,8 +1,10 @@
 """Knock-outs, relevance and values in the explorer are what the package's own functions say."""
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import traitlets
@@ -11,6 +13,7 @@ from test_explorer_payload import HEADS, LAYERS, SHAPES
 from test_explorer_widget import PICTURES, asked, explorer, grids, model  # noqa: F401, fixtures
 
 import grafeat as gf
+from grafeat.explanations.game import NotFiniteError
 from grafeat.explorer import Effect, Explorer
 from grafeat.explorer.effects import ON_PAGE, logits_without
 from grafeat.explorer.knocked import structures
@@ -231,3 +234,23 @@ def test_the_model_is_left_as_it_was(grids: gf.GridSet) -> None:  # noqa: F811
         shown.effect  # noqa: B018
     assert trains.training
     assert trains.readout.without is None
+
+
+def test_only_numbers_that_are_none_are_passed_over(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    module, effects = sys.modules["grafeat.explorer.effects"], explorer._effects
+    state = {"relevance": "", "target": None, "knocked": []}
+
+    def refusing(error: Exception) -> None:
+        def refuse(*given: object, **options: object) -> None:
+            raise error
+
+        effects._kept.clear()
+        for name in ("relevance", "dominance"):
+            monkeypatch.setattr(module, name, refuse)
+
+    refusing(NotFiniteError("grids: NaN"))
+    found, arrays = effects.on_page(0, state)
+    assert found["relevance"] == {} and np.isnan(arrays["values"]).tolist() == [True] * 5
+    refusing(ValueError("another fault"))
+    with pytest.raises(ValueError, match="another fault"):
+        effects.on_page(0, state)

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from grafeat.explorer.effects import Effects, relevance_sent, values_sent
+from grafeat.explorer.effects import Effects, relevance_sent
 from grafeat.explorer.knocked import checked
 from grafeat.explorer.payload import Arrays, Form, Shape, VertexWeights, pack, to_bytes
 from grafeat.explorer.source import Source, measured
@@ -87,4 +87,4 @@ class Answers:
 
     def values(self, question: Question) -> Answer:
         """What each backbone is worth to the predicted class."""
-        return {}, {"values": values_sent(self.effects.values(question["number"]), self.source.graph.names)}
+        return {}, {"values": self.effects.values_sent(question["number"])}

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grafeat.explanations.dominance import dominance
+from grafeat.explanations.game import NotFiniteError
 from grafeat.explanations.knockouts import knocked_logits
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
 from grafeat.explanations.report import Dominance
@@ -133,6 +134,14 @@ class Effects:
 
         return self._once("values", picture, compute)
 
+    def values_sent(self, picture: int) -> np.ndarray:
+        """The same for the page; NaN where features or logits are no numbers."""
+        names = self.source.graph.names
+        try:
+            return values_sent(self.values(picture), names)
+        except NotFiniteError:
+            return np.full(len(names) + 2, np.nan, dtype=np.float32)
+
     def facts(self, report: Dominance | None) -> dict[str, Any]:
         """What holds for all pictures, in the words that the page's script reads."""
         return {
@@ -150,13 +159,13 @@ class Effects:
         wanted += [(state["relevance"], state["target"])] if state["relevance"] else []
         for method, target in wanted:
             name = f"{method} {'predicted' if target is None else target}"
-            with suppress(ValueError):  # NaN features or logits: there is nothing to explain
+            with suppress(NotFiniteError):  # there is nothing to explain
                 found[name], arrays[name] = relevance_sent(self.relevant(picture, method, target))
         knocked = [*structures(self.source[picture].attention), *self._patches(picture)]
         if state["knocked"]:
             knocked.append(tuple(state["knocked"]))
         arrays["without"] = logits_without(model, grids, knocked).numpy()
-        arrays["values"] = values_sent(self.values(picture), self.source.graph.names)
+        arrays["values"] = self.values_sent(picture)
         return {"relevance": found, "knocked": [list(one) for one in knocked]}, arrays
 
     def _patches(self, picture: int) -> list[Knocked]:
@@ -167,7 +176,7 @@ class Effects:
             return [("patch", *graph.locate(vertex)) for vertex in chosen]
         try:
             change = self.relevant(picture, "ablation").flat[0].abs()
-        except ValueError:
+        except NotFiniteError:
             return []
         strongest = change.argsort(descending=True, stable=True)[:STRONGEST]
         return [("patch", *graph.locate(vertex)) for vertex in strongest.tolist()]
