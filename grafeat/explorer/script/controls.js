@@ -51,7 +51,7 @@ export class Controls extends Part {
     const select = (menu) => h("span", { class: "select" }, menu);
     this.target = h("label", { class: "slider" }, h("span", {}, "for"), select(this.targetMenu));
     this.shownTools = h("div", { class: "group" }, select(this.methodMenu), this.target);
-    this.lastMethod = methods.includes("gradient_rollout") ? "gradient_rollout" : methods[0];
+    this.lastMethod = methods.includes("integrated_gradients") ? "integrated_gradients" : methods[0];
   }
 
   /** Between attention and the relevance that was shown last. */
