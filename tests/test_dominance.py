@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -328,6 +329,13 @@ def test_nobody_is_called_worthless_without_evidence() -> None:
     assert found.verdict.tolist() == ["the others do without it", "perhaps worth nothing", "worth nothing or less"]
     assert found.loc["a", ["low", "high"]].tolist() == [0, 0]
     assert found[["low", "high"]].map(math.isfinite).all(axis=None)  # draws in which all get nothing right do not count
+
+
+def test_one_picture_is_shown_without_intervals_and_with_its_share_even_if_there_is_none() -> None:
+    report = dominance(built(), grids()[4], target=1, knockouts=False)
+    for factor in (1, -10):
+        shown = replace(report, picture_values=factor * report.picture_values.abs())._repr_html_()
+        assert "<th>value</th>" in shown and "<th>share</th>" in shown and "low" not in shown.split("<table")[1]
 
 
 def test_one_picture_is_no_evidence() -> None:

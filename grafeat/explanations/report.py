@@ -135,12 +135,10 @@ class Dominance:
         """
         right = self._left_out("utilisation")
         low, high = percentiles(self._drawn_cur) if right.shape[1] > 1 else _no_ends(len(self.names))
-        same = (right[1:] == right[:1]).all(dim=1)
-        rates = _cur(right.double().mean(dim=1))
+        rates, same = _cur(right.double().mean(dim=1)), (right[1:] == right[:1]).all(dim=1)
         columns = {"CUR": rates.tolist(), "low": low.tolist(), "high": high.tolist()}
-        judged = zip((same & ~rates.isnan()).tolist(), low.tolist(), high.tolist(), strict=True)
-        verdicts = [_verdict(*row) for row in judged]
-        return pd.DataFrame(columns | {"verdict": verdicts}, index=list(self.names))
+        said = zip((same & ~rates.isnan()).tolist(), low.tolist(), high.tolist(), strict=True)
+        return pd.DataFrame(columns | {"verdict": [_verdict(*row) for row in said]}, index=list(self.names))
 
     @cached_property
     def information_gap(self) -> tuple[float, Interval]:
@@ -237,12 +235,14 @@ class Dominance:
         from grafeat.plots.dominance import dominance_figure  # draws, so only where it is shown
         from grafeat.plots.panels import embedded
 
-        frame = self.to_frame().dropna(axis="columns", how="all") if len(self.target) == 1 else self.to_frame()
+        frame = self.to_frame()
+        if len(self.target) == 1:  # which has no intervals
+            frame = frame.filter(regex="^(value|share|sampling error)$")
         rounded = frame.round(3).to_html(border=0, na_rep="–")
         note = html.escape(
             f"{self._pictures}. Values are what each backbone adds to the centred logit; they sum to "
             f"{float((self.full - self.none).mean()):+.3f}."
-            + ("" if self.errors is None else " Sampling error: standard error of drawing orders of the backbones.")
+            + ("" if self.errors is None else " Sampling error: standard error of drawing orders of backbones.")
         )
         figure = embedded(dominance_figure(self), "Values, shares and effects of knock-outs, as in the tables")
         return f"{figure}{rounded}<p><small>{note}</small></p>"
