@@ -114,8 +114,10 @@ def remove_parts(folder: Path) -> bool:
     for part in folder.glob("*.part"):
         with contextlib.suppress(BlockingIOError):
             descriptor = locked(part, None)
-            discard(part)
-            os.close(descriptor)
+            try:
+                discard(part)
+            finally:
+                os.close(descriptor)
     with contextlib.suppress(OSError):
         folder.rmdir()
     return not folder.exists()

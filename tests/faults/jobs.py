@@ -1,5 +1,6 @@
 """What the processes do that the tests kill: extraction with tiny backbones, each computed batch noted; training."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from grafeat.checkpoint import save
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.pictures import PictureSet
+from grafeat.sharing import Share
 from grafeat.store import extract
 from grafeat.training import fit
 
@@ -62,6 +64,39 @@ def pictures() -> PictureSet:
 
 def extraction(store: str, log: str) -> None:
     extract(backbones(log), pictures(), store=store, batch_size=BATCH, progress=False)
+
+
+class Process:
+    """Stands for an accelerator: one of several processes on the CPU, which meet in a folder."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, process: int, processes: int, meeting: Path) -> None:
+        self.process_index, self.num_processes = process, processes
+        self._meeting, self._times = meeting, 0
+
+    def prepare(self, *args: object) -> object:
+        return args[0]
+
+    def backward(self, loss: Tensor, **options: object) -> None:
+        loss.backward()
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+        return tensor
+
+    def meet(self) -> None:
+        """Until all have come so far."""
+        self._times += 1
+        (self._meeting / f"{self._times} {self.process_index}").touch()
+        while len(list(self._meeting.glob(f"{self._times} *"))) < self.num_processes:
+            time.sleep(0.001)
+
+
+def shared_extraction(store: str, log: str, meeting: str, process: int, processes: int) -> None:
+    """As `extraction`, by several processes, each of which runs this."""
+    Share.wait = lambda share: share.engine.meet()  # in a process that does nothing else
+    one = Process(process, processes, Path(meeting))
+    extract(backbones(log), pictures(), store=store, batch_size=BATCH, progress=False, accelerator=one)
 
 
 def digits() -> GridSet:
