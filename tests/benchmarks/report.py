@@ -45,6 +45,8 @@ def page() -> str:
         "machine that did nothing else; compare ratios, not milliseconds.",
     ]
     for name, (heading, show) in SECTIONS.items():
+        if not any(RESULTS.glob(f"{name}*.csv")):
+            continue  # not measured yet
         parts += [f"## {heading}", f"`python tests/benchmarks/{name}.py`", show().strip()]
     return "\n\n".join(parts) + "\n"
 
@@ -149,6 +151,8 @@ def large() -> str:
 
 def million() -> str:
     """What a million pictures would cost, in a sentence."""
+    if not (RESULTS / "large_cpu.csv").exists():
+        return ""
     found = {row["what"]: row for row in table("large_cpu.csv")}
     (hours,) = (row for what, row in found.items() if what.startswith("a million pictures"))
     (size,) = (row for what, row in found.items() if what.startswith("the same, GB"))
