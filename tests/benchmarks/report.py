@@ -157,7 +157,7 @@ def million() -> str:
     (hours,) = (row for what, row in found.items() if what.startswith("a million pictures"))
     (size,) = (row for what, row in found.items() if what.startswith("the same, GB"))
     return (
-        f"{hours['what'].removesuffix(', hours').capitalize()}: {hours['figure']} hours on two CPU cores and "
+        f"A{hours['what'].removeprefix('a').removesuffix(', hours')}: {hours['figure']} hours on two CPU cores and "
         f"{size['figure']} GB of grids, computed once. Several processes or GPUs divide the hours "
         "(`accelerate launch`, `extract(…, accelerator=…)`).\n"
     )
