@@ -73,7 +73,7 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None], nbyte
         else:
             scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         scratch.chmod(mode)  # safetensors leaves it readable to its owner alone
-        _settle(scratch)
+        settle(scratch)
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
         kept = "; the file that was there is unchanged" if path.exists() else ""
@@ -165,8 +165,8 @@ def _checksum(path: Path) -> tuple[str, int]:
     return whole.hexdigest()[:32], len(start) + found.start(1)
 
 
-def _settle(path: Path) -> None:
-    """Waits until the bytes are on the disk, so that a power cut cannot leave a new name on an old nothing."""
+def settle(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk: a power cut cannot leave a name on nothing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -62,7 +62,7 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
         (os, "posix_fallocate", 2),
         (writer, "digest", 8),
         (writer, "write", 4),  # journals and indexes
-        (writer, "_settle_folder", 4),
+        (writer, "settle", 4),
         (Path, "unlink", 2),
         (Path, "mkdir", 2),
     ],

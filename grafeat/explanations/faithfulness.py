@@ -23,8 +23,10 @@ Score = Callable[[Bool[Tensor, "b n"]], Float[Tensor, " b"]]  # of pictures of w
 def equal_cells(graph: PatchGraph) -> Int[Tensor, " n"]:
     """The cell of each vertex: blocks of patches that cover about as much of the picture in every backbone.
 
-    A cell is as large as the largest patch of all. So a grid of few large patches and one of many small ones are taken
-    apart alike, and an explanation gains nothing from preferring either. Cells of two backbones never share a number.
+    A cell is as large as the largest patch of all, so that a grid of few large patches and one of many small ones are
+    taken apart alike. A cell's value is the sum over its patches: a map that gives every patch the same ranks the cells
+    of the finer grid first, and is right to the extent that this backbone matters more. Cells of two backbones never
+    share a number.
     """
     boxes = {name: graph.box(own.start) for name, own in graph.slices.items()}
     tallest = max(y1 - y0 for _, y0, _, y1 in boxes.values())

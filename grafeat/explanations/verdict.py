@@ -22,10 +22,9 @@ class Test:
 
     Attributes:
         name: How it is called.
-        passes: What its 95% interval must do.
         asks: What is measured.
         fails: What it means if the test is failed.
-        threshold: The number in `passes`.
+        threshold: What the 95% interval is held against.
         above: Whether the whole interval must lie above the threshold, or below.
     """
 
@@ -177,5 +176,5 @@ def _cell(row: Mapping[str, Any]) -> str:
     if row["verdict"] == "does not apply":
         return "–"
     mark = "✓" if row["verdict"] == "passes" else "✗"
-    ends = f"{row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
-    return f"{mark}&nbsp;{row['mean']:.2f}<br><small>{ends}</small>".replace(";-", ";−")
+    mean, low, high = (f"{row[name]:.2f}".replace("-", "−") for name in ("mean", "low", "high"))
+    return f"{mark}&nbsp;{mean}<br><small>{low} to {high}</small>"

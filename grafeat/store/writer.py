@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.files import write
+from grafeat.files import settle, write
 from grafeat.store.folder import DATA, INDEX, damaged, opened
 from grafeat.store.index import Index, Piece, Rows, Shape, digest, gaps
 from grafeat.store.journal import JOURNAL, left_over, line_of, unfinished
@@ -111,9 +111,9 @@ class Writer:
                 raise ValueError(f"{self.part}: lacks pictures {self.missing}; expected all; put them first")
             write(self.part / INDEX, self._index.with_pieces(self._pieces, self._unreadable).encoded())
             self._sweep(DATA, INDEX)
-            _settle_folder(self.part)
+            settle(self.part)
             self.part.rename(self.folder)
-            _settle_folder(self.folder.parent)
+            settle(self.folder.parent)
 
     def _resume(self) -> None:
         """Takes over what an earlier run has left, as far as it is what that run wrote."""
@@ -200,12 +200,3 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int | None = N
     while rest:
         done = os.write(descriptor, rest) if offset is None else os.pwrite(descriptor, rest, offset)
         rest, offset = rest[done:], None if offset is None else offset + done
-
-
-def _settle_folder(path: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
