@@ -103,19 +103,8 @@ def fit(
         if checkpoint is not None:
             bar.update(_gone_on(run, Path(checkpoint), share))
         while len(run.rows) < epochs:
-            total = 0.0
-            model.train()
-            for rows in torch.randperm(len(train)).split(batch_size):
-                loss = training_loss(
-                    model, train[rows], label_smoothing=label_smoothing, mixup=mixup, own_loss=own_loss, share=share,
-                    called=called,
-                )  # fmt: skip
-                run.optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                run.optimiser.step()
-                run.schedule.step()
-                total += share.mean(loss.detach()) * len(rows)
-            run.add(_epoch(model, total / len(train), val, float(run.schedule.get_last_lr()[0])))
+            train_loss = _trained(run, called, train, share)
+            run.add(_epoch(model, train_loss, val, float(run.schedule.get_last_lr()[0])))
             if checkpoint is not None and share.process == 0:
                 run.save(checkpoint)
             share.wait()
@@ -128,6 +117,21 @@ def fit(
     if val is not None:
         model.calibrate(val)
     return History(tuple(run.rows), run.best, time.perf_counter() - start)
+
+
+def _trained(run: Run, called: Callable[..., MergeOutput], train: GridSet, share: Share) -> float:
+    """One pass over the training pictures; the mean loss."""
+    options = {name: run.settings[name] for name in ("label_smoothing", "mixup", "own_loss")}
+    total = 0.0
+    run.model.train()
+    for rows in torch.randperm(len(train)).split(run.settings["batch_size"]):
+        loss = training_loss(run.model, train[rows], share=share, called=called, **options)
+        run.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        run.optimiser.step()
+        run.schedule.step()
+        total += share.mean(loss.detach()) * len(rows)
+    return total / len(train)
 
 
 def _gone_on(run: Run, checkpoint: Path, share: Share) -> int:
