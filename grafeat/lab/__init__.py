@@ -1,0 +1,5 @@
+"""Does merging pay? Tasks, measures and what is compared on them; `grafeat.compare` runs it."""
+
+from grafeat.lab.task import MEASURES, Task
+
+__all__ = ["MEASURES", "Task"]
