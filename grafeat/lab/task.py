@@ -9,7 +9,8 @@ from grafeat.pictures import PictureSet
 from grafeat.splits import PARTS
 
 ANOMALY = ("knn_auroc", "mahalanobis_auroc")  # pictures of classes that nothing has trained are to stand out
-MEASURES = ("accuracy", "retrieval", "recall@5", *ANOMALY)
+RETRIEVAL = ("retrieval", "recall@5")  # each picture is to find the others of its class
+MEASURES = ("accuracy", *RETRIEVAL, *ANOMALY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +159,11 @@ def _check_tested(task: Task) -> None:
         raise ValueError(
             f"test: got label {int(tested.required_labels('test').max())}; expected 0 to {task.num_classes - 1}, the "
             "classes that are trained; take the other pictures out, or choose an AUROC as the measure"
+        )
+    if task.measure in RETRIEVAL and bool((tested.required_labels("test").bincount() == 1).any()):
+        raise ValueError(
+            f"test: got a class with 1 picture; expected 2 or more of each for {task.measure!r}, so that there is "
+            "something to find; leave that class out"
         )
 
 

@@ -1,0 +1,115 @@
+"""A task draws its labels by seed, shares them between tests, and refuses what it cannot ask."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from grafeat.grids import FeatureGrid, GridSet
+from grafeat.lab import Task
+from grafeat.pictures import PictureSet
+
+COUNT, CLASSES = 66, 3
+PARTS = {"train": torch.arange(39), "val": torch.arange(39, 48), "test": torch.arange(48, 66)}
+LABELS = torch.arange(COUNT) % CLASSES
+
+
+def made(names: tuple[str, ...] = ("a", "b", "random"), labels: torch.Tensor = LABELS, **options: Any) -> GridSet:
+    generator = torch.Generator().manual_seed(0)
+    grids = [FeatureGrid(name, torch.randn(len(labels), 5, 2, 3, generator=generator)) for name in names]
+    return GridSet(grids, labels, **{"parts": PARTS, **options})
+
+
+def pictures(count: int = COUNT, **options: Any) -> PictureSet:
+    brightness = torch.linspace(0, 1, count)[:, None, None, None].expand(-1, 1, 2, 2)
+    return PictureSet(brightness, LABELS[:count], **{"parts": PARTS, **options})
+
+
+def test_a_task_by_default_takes_all_that_the_grids_have() -> None:
+    task = Task("t", made())
+    assert task.names == ("a", "b", "random") and task.spare == ()
+    assert task.num_classes == CLASSES and task.family == "t" and not task.anomaly
+    assert len(task.tested) == 18
+    assert task.labelled(3).parts == {"train": 39, "val": 9, "test": 18}
+    assert task.shown(3) is None
+    assert repr(task) == "Task('t': a, b, random; 48 pictures of 3 classes; accuracy on 18 pictures)"
+
+
+def test_backbones_that_are_not_compared_are_spare() -> None:
+    task = Task("t", made(), backbones=["b", "a"], per_class=10, family="f")
+    assert task.names == ("b", "a") and task.spare == ("random",) and task.family == "f"
+    assert task.labelled(0).names == ("a", "b", "random")
+    assert repr(task) == "Task('t': b, a (spare: random); 10 a class of 3 classes; accuracy on 18 pictures)"
+
+
+def test_labels_are_drawn_by_seed_and_pictures_with_them() -> None:
+    task = Task("t", made(), per_class=5, pictures=pictures())
+    few, shown = task.labelled(7), task.shown(7)
+    assert few.parts == {"train": 12, "val": 3, "test": 18} and shown is not None
+    place = {float(value): row for row, value in enumerate(torch.linspace(0, 1, COUNT))}
+    rows = [place[float(picture[0, 0, 0])] for picture in shown.train.pictures]
+    assert torch.equal(made()[rows]["a"].features, few.train["a"].features)
+    assert max(rows) < 39  # of the training part
+    assert not torch.equal(task.labelled(8).train["a"].features, few.train["a"].features)
+    assert torch.equal(task.labelled(8).test["a"].features, few.test["a"].features)
+    assert Task("t", made(), pictures=pictures()).shown(0).parts == {"train": 39, "val": 9, "test": 18}
+
+
+def test_another_test_set_needs_the_compared_backbones_alone() -> None:
+    other = made(("b", "a"), LABELS[:11], parts=None, classes=["0", "1", "2"])
+    task = Task("t", made(), backbones=("a", "b"), test=other, per_class=4)
+    assert len(task.tested) == 11
+    assert task.labelled(1).test is not other  # what is trained is the same whatever is tested
+    with pytest.raises(ValueError, match=r"task 't': test: got grids of b, a; expected those of 'random', too"):
+        Task("t", made(), test=other)
+
+
+@pytest.mark.parametrize("measure", ["knn_auroc", "mahalanobis_auroc"])
+def test_anomalies_are_classes_beyond_those_trained(measure: str) -> None:
+    beyond = made(labels=torch.arange(20) % 5, parts=None)
+    assert Task("t", made(), test=beyond, measure=measure).anomaly
+    with pytest.raises(ValueError, match=r"test: got 0 of 18 pictures with a label beyond the 3 classes"):
+        Task("t", made(), measure=measure)
+    only = made(labels=torch.tensor([3, 4, 3]), parts=None)
+    with pytest.raises(ValueError, match=r"test: got 3 of 3 pictures with a label beyond"):
+        Task("t", made(), test=only, measure=measure)
+    with pytest.raises(ValueError, match=r"test: got label 4; expected 0 to 2"):
+        Task("t", made(), test=beyond)
+
+
+@pytest.mark.parametrize("measure", ["retrieval", "recall@5"])
+def test_retrieval_needs_two_of_each_class(measure: str) -> None:
+    assert Task("t", made(), measure=measure).measure == measure
+    lonely = made(labels=torch.tensor([0, 0, 2]), parts=None)
+    with pytest.raises(ValueError, match=r"task 't': test: got a class with 1 picture; expected 2 or more"):
+        Task("t", made(), test=lonely, measure=measure)
+    assert Task("t", made(), test=made(labels=torch.tensor([0, 0, 2, 2]), parts=None), measure=measure)  # 1 has none
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"measure": "acuracy"}, r"measure: got 'acuracy' for task 't'; .* the closest is 'accuracy'"),
+        ({"backbones": ["a", "c"]}, r"task 't': backbones: got 'a', 'c'; expected different names among a, b, random"),
+        ({"backbones": ["a", "a"]}, r"task 't': backbones: got 'a', 'a'"),
+        ({"backbones": []}, r"task 't': backbones: got none"),
+        ({"per_class": 14}, r"task 't': per_class: got 14, but class '0' has 13 training pictures"),
+        ({"per_class": 0}, r"task 't': per_class, val: got 0"),
+        ({"pictures": pictures(parts=None)}, r"task 't': pictures: got PictureSet.* expected the 66 pictures"),
+        ({"pictures": PictureSet(torch.zeros(COUNT, 1, 2, 2), LABELS.flip(0), parts=PARTS)}, r"pictures: got"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Task("t", made(), **options)
+
+
+def test_grids_need_parts_labels_and_classes() -> None:
+    with pytest.raises(ValueError, match=r"task 't': grids: got a set without the part 'train'"):
+        Task("t", made(parts=None))
+    with pytest.raises(ValueError, match=r"task 't': grids: got a set without the part 'test'"):
+        Task("t", made(parts={part: PARTS[part] for part in ("train", "val")}))
+    with pytest.raises(ValueError, match=r"task 't': grids: got a set with no labels"):
+        Task("t", GridSet(made().grids, parts=PARTS))
+    with pytest.raises(ValueError, match=r"task 't': grids: got 1 class in the training part; expected 2 or more"):
+        Task("t", made(labels=torch.zeros(COUNT, dtype=torch.int64)))
