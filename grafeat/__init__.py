@@ -39,6 +39,7 @@ from grafeat.models import GridModel, MergeOutput
 from grafeat.pictures import PictureSet
 from grafeat.plain import PlainModel
 from grafeat.runs import History
+from grafeat.shifts import shifted
 from grafeat.store import GridStore, extract
 from grafeat.training import fit
 
@@ -98,6 +99,7 @@ __all__ = [
     "predict",
     "relevance",
     "save",
+    "shifted",
     "thresholds",
     "train_backbone",
 ]
