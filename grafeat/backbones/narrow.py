@@ -91,7 +91,7 @@ def train_backbone(
     path = None if save is None else Path(save)
     if path is not None and _kept(path, call):
         return load_trained(path, name=name)
-    trained = _trained(call, _resized(chosen), labels, progress)
+    trained, _ = learned(kind, resized(chosen), labels, seed=seed, epochs=epochs, progress=progress)
     if path is not None:
         write_tensors(path, trained.state_dict(), kind=FILE, about={"call": asdict(call)})
     return _backbone(trained, call, name)
@@ -113,7 +113,7 @@ def load_trained(path: str | Path, *, name: str | None = None) -> Backbone:
         call = _Call(**about["call"])
         if call.kind not in get_args(Kind):
             raise ValueError(f"kind {call.kind!r}")
-        trained = _Trained(call.kind)
+        trained = Trained(call.kind)
         trained.load_state_dict(tensors)
         return _backbone(trained, call, name)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -127,7 +127,7 @@ def load_trained(path: str | Path, *, name: str | None = None) -> Backbone:
 # The two modules
 
 
-class _Trained(nn.Module):
+class Trained(nn.Module):
     """A body and the mean and standard deviation of what it was trained on."""
 
     mean: Tensor
@@ -135,11 +135,13 @@ class _Trained(nn.Module):
 
     def __init__(self, kind: Kind) -> None:
         super().__init__()
+        self.kind: Kind = kind
         self.body = small_cnn() if kind == "small_cnn" else SmallViT()
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
 
     def forward(self, pictures: Batch) -> Float[Tensor, "b 64 7 7"]:
+        """Features of pictures (b, 3, 28, 28) in [0, 1]."""
         normal = (pictures - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
         return self.body(normal.contiguous(memory_format=torch.channels_last))
 
@@ -192,31 +194,51 @@ def _convolution(inner: int, outer: int) -> nn.Sequential:
 # Training
 
 
-def _trained(call: _Call, pictures: Batch, labels: Int[Tensor, " n"], progress: bool) -> _Trained:
+def learned(
+    kind: Kind,
+    pictures: Batch,
+    labels: Int[Tensor, " n"],
+    *,
+    classes: int | None = None,
+    seed: int,
+    epochs: int,
+    progress: bool,
+) -> tuple[Trained, nn.Linear]:
+    """A body, and the head that reads its mean patch, trained together to tell the classes apart; both in `eval`.
+
+    Args:
+        kind: `small_cnn` or `small_vit`.
+        pictures: Pictures as `resized` gives them.
+        labels: Their classes.
+        classes: How many there are; by default up to the largest label.
+        seed: Decides weights, order and distortions; the global random state stays as it was.
+        epochs: Passes over the pictures.
+        progress: Whether to show a bar.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(call.seed)
-        model = _Trained(call.kind).to(memory_format=torch.channels_last)
+        torch.manual_seed(seed)
+        model = Trained(kind).to(memory_format=torch.channels_last)
         _set_statistics(model, pictures)
-        head = nn.Linear(CHANNELS, int(labels.max()) + 1)
-        _optimise(model, head, pictures, labels, call, progress)
-    return model.eval()
+        head = nn.Linear(CHANNELS, classes or int(labels.max()) + 1)
+        _optimise(model, head, pictures, labels, epochs, progress)
+    return model.eval(), head.eval()
 
 
-def _set_statistics(model: _Trained, pictures: Batch) -> None:
+def _set_statistics(model: Trained, pictures: Batch) -> None:
     seen = augment(pictures[:: max(1, len(pictures) // 1000)]).expand(-1, 3, -1, -1)
     model.mean.copy_(seen.mean(dim=(0, 2, 3)))
     model.std.copy_(seen.std(dim=(0, 2, 3)).clamp(min=1e-3))
 
 
 def _optimise(
-    model: _Trained, head: nn.Linear, pictures: Batch, labels: Int[Tensor, " n"], call: _Call, progress: bool
+    model: Trained, head: nn.Linear, pictures: Batch, labels: Int[Tensor, " n"], epochs: int, progress: bool
 ) -> None:
     parameters = [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, weight_decay=0.05)
     batch = min(BATCH, len(pictures))
-    rate, steps = LEARNING_RATE[call.kind], call.epochs * (len(pictures) // batch)
+    rate, steps = LEARNING_RATE[model.kind], epochs * (len(pictures) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
-    for _ in tqdm(range(call.epochs), desc=f"training {call.kind}", unit="epoch", disable=not progress):
+    for _ in tqdm(range(epochs), desc=f"training {model.kind}", unit="epoch", disable=not progress):
         for rows in torch.randperm(len(pictures)).split(batch)[: len(pictures) // batch]:
             features = model(augment(pictures[rows]).expand(-1, 3, -1, -1))
             loss = F.cross_entropy(head(features.mean(dim=(2, 3))), labels[rows], label_smoothing=0.05)
@@ -226,7 +248,7 @@ def _optimise(
             schedule.step()
 
 
-def _resized(pictures: PictureSet) -> Batch:
+def resized(pictures: PictureSet) -> Batch:
     """All pictures at 28 × 28; one channel where every picture is grey, which makes the variants cheaper."""
     whole = pictures.pictures
     groups = [whole] if isinstance(whole, Tensor) else [picture[None] for picture in whole]
@@ -261,7 +283,7 @@ def _kept(path: Path, call: _Call) -> bool:
     return about.get("call") == asdict(call)
 
 
-def _backbone(trained: _Trained, call: _Call, name: str | None) -> Backbone:
+def _backbone(trained: Trained, call: _Call, name: str | None) -> Backbone:
     return Backbone(
         trained.body,
         name=name or call.kind,
