@@ -1,15 +1,18 @@
 """How sure a figure is: intervals over pictures, and over seeds and pictures together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Z = 1.959964  # standard normal quantile of a two-sided 95% interval
 LEVEL = 0.95
 RESAMPLED = 2000  # times the pictures are drawn anew for an interval
+DRAWS = 10_000  # times seeds and pictures are drawn anew together
 CHUNK = 2**22  # numbers that are drawn or averaged at once
+PerPicture = Bool[Tensor, "seeds b"] | Float[Tensor, "seeds b"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,14 @@ def reversed_percentiles(
 
 
 def paired_difference(
-    first: Bool[Tensor, "seeds b"], second: Bool[Tensor, "seeds b"], *, draws: int = 10_000, seed: int = 0
+    first: PerPicture, second: PerPicture, *, draws: int = DRAWS, seed: int = 0
 ) -> Estimate:
-    """Accuracy of one method minus that of another, on the same seeds and pictures, with its 95% interval.
+    """Mean of one method minus that of another, on the same seeds and pictures, with its 95% interval.
 
     Seeds and pictures are drawn anew together, so that the interval covers both another training and other pictures.
 
     Args:
-        first: Whether each picture (columns) was right after each training (rows).
+        first: A figure of each picture (columns) after each training (rows), such as whether it was right.
         second: The same for the method to compare with.
         draws: Bootstrap draws.
         seed: Decides the draws.
@@ -96,15 +99,39 @@ def paired_difference(
             f"first, second: got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (seeds, pictures) for "
             "both; compare runs on the same seeds and test pictures"
         )
-    seeds, pictures = first.shape
     difference = first.double() - second.double()
+    low, high = percentiles(drawn_together(difference[None], draws=draws, seed=seed))
+    return Estimate(float(difference.mean()), float(low), float(high))
+
+
+def drawn_together(
+    values: Float[Tensor, "k seeds b"], *, draws: int = DRAWS, seed: int = 0
+) -> Float[Tensor, "drawn k"]:
+    """Means of several figures over seeds and pictures that are drawn anew together, alike for all figures.
+
+    Args:
+        values: Each figure of each picture after each training.
+        draws: Bootstrap draws.
+        seed: Decides the draws.
+    """
+    kinds, seeds, pictures = values.shape
+    flat, means = values.double().flatten(0, 1), []
+    for by_seed, by_picture in draws_of(seeds, pictures, draws=draws, seed=seed):
+        by_training = (flat @ by_picture.double().mT).view(kinds, seeds, -1)
+        means.append((by_training * by_seed.double().mT).sum(dim=1).mT / (seeds * pictures))
+    return torch.cat(means)
+
+
+def draws_of(
+    seeds: int, pictures: int, *, draws: int = DRAWS, seed: int = 0
+) -> Iterator[tuple[Float[Tensor, "drawn seeds"], Float[Tensor, "drawn b"]]]:
+    """How often each seed (drawn, seeds) and each picture (drawn, pictures) is drawn, some draws at a time."""
     generator = torch.Generator().manual_seed(seed)
-    by_seed = torch.randint(seeds, (draws, seeds), generator=generator)
-    means = torch.stack(
-        [
-            difference[s].mean(dim=0)[torch.randint(pictures, (pictures,), generator=generator)].mean()
-            for s in by_seed
-        ]
-    )
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(float(difference.mean()), low, high)
+    chosen = torch.randint(seeds, (draws, seeds), generator=generator)
+    for some in chosen.split(max(1, CHUNK // pictures)):
+        rows = torch.randint(pictures, (len(some), pictures), generator=generator)
+        yield _counts(some, seeds), _counts(rows, pictures)
+
+
+def _counts(drawn: Int[Tensor, "drawn k"], size: int) -> Float[Tensor, "drawn k"]:
+    return torch.zeros(len(drawn), size).scatter_add_(1, drawn, torch.ones(()).expand(drawn.shape))

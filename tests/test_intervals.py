@@ -2,17 +2,20 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, bootstrap, norm
 from torch import Tensor
 
 from grafeat import intervals
 from grafeat.intervals import (
     Estimate,
     Z,
+    drawn_together,
+    draws_of,
     paired_difference,
     resampled_means,
     reversed_percentiles,
@@ -97,6 +100,38 @@ def test_swapping_the_methods_turns_the_interval_round() -> None:
     there, back = paired_difference(first, second, draws=300), paired_difference(second, first, draws=300)
     assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
     assert there.low < there.value < there.high
+
+
+def test_any_figure_of_each_picture_will_do_and_one_seeds_interval_is_scipys() -> None:
+    """Average precisions, say; scipy draws by other numbers, so its ends differ by a little of the width."""
+    generator = torch.Generator().manual_seed(3)
+    first, second = torch.rand(1, 211, generator=generator), torch.rand(1, 211, generator=generator) ** 2
+    found = paired_difference(first, second)
+    difference = (first.double() - second.double())[0].numpy()
+    expected = bootstrap(
+        (difference,), numpy.mean, n_resamples=10_000, method="percentile", rng=numpy.random.default_rng(0)
+    ).confidence_interval
+    assert found.value == pytest.approx(difference.mean())
+    width = expected.high - expected.low
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03 * width)
+
+
+def test_figures_drawn_together_share_their_draws_whatever_fits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.rand(2, 3, 11, generator=torch.Generator().manual_seed(1))
+    drawn = drawn_together(values, draws=23, seed=7)
+    ((by_seed, by_picture),) = draws_of(3, 11, draws=23, seed=7)
+    assert by_seed.sum(dim=1).tolist() == [3] * 23
+    assert by_picture.sum(dim=1).tolist() == [11] * 23
+    by_hand = [
+        [sum(s * p * v for s, row in zip(seeds, one, strict=True) for p, v in zip(pictures, row, strict=True)) / 33
+         for one in values.tolist()]
+        for seeds, pictures in zip(by_seed.tolist(), by_picture.tolist(), strict=True)
+    ]  # fmt: skip
+    torch.testing.assert_close(drawn, torch.tensor(by_hand, dtype=torch.float64))
+    difference = drawn_together(values[:1] - values[1:], draws=23, seed=7)
+    torch.testing.assert_close(drawn[:, :1] - drawn[:, 1:], difference)
+    monkeypatch.setattr(intervals, "CHUNK", 5 * 11)
+    torch.testing.assert_close(drawn_together(values, draws=23, seed=7), drawn)
 
 
 def test_the_interval_is_that_of_the_normal_approximation_where_seeds_agree() -> None:
