@@ -31,7 +31,7 @@ from grafeat.capturing import capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
 from grafeat.evaluation import Evaluation, evaluate, predict
-from grafeat.fusion import Concat
+from grafeat.fusion import Concat, list_ways, mix
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge, MergeConfig
@@ -90,10 +90,12 @@ __all__ = [
     "fit",
     "knock_out",
     "list_backbones",
+    "list_ways",
     "load",
     "load_backbone",
     "load_dataset",
     "measures",
+    "mix",
     "planted",
     "plots",
     "predict",

@@ -5,9 +5,8 @@ a layer they are taken apart once, into one block for each backbone, so that not
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 
 from grafeat.graph import Kind, PatchGraph
 
+LayerKind = Literal["intra", "cross", "joint"]
 Vertices = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n k"]
 Blocks = dict[str, Float[Tensor, "b heads _ k"]]
+Bias = Float[Tensor, "*#b #queries keys"]
 Attend = Callable[[str, Float[Tensor, "b heads queries keys"]], Float[Tensor, "b heads queries keys"]]
 
 
@@ -90,7 +91,12 @@ class PerBackbone(nn.Module):
 
 
 class PatchAttention(nn.Module):
-    """What intra and cross attention share: x ← x + MLP([x ‖ message]), the message being attended values.
+    """What all layers share: x ← x + MLP([x ‖ message]), the message being attended values.
+
+    A patch attends to the patches of some backbones in one softmax; `kinds` says of which. A softmax over patches
+    favours the finer grid. With `balance`, the logits of a backbone with n patches carry the bias −log n, so that
+    equal logits give equal mass to every backbone, whatever its grid. Where there is nothing to attend to, the
+    message is zero.
 
     The values that travel along a relation are scaled by the relation's embedding, one learnable number that
     starts at 1. As a gate it receives gradient whatever the number of relations; as a bias on the logits it
@@ -102,7 +108,10 @@ class PatchAttention(nn.Module):
         width: Channels d of a vertex; a multiple of `heads`.
         heads: Attention heads.
         shared: Whether all backbones use the same projections and MLP.
+        balance: Whether each backbone's logits carry −log n; of no effect where a softmax holds one backbone.
         gain: Factor on the last layer's weights at the start; a small one begins close to x ← x.
+        hidden: Width of the MLP; twice `width` if absent.
+        relations: Whether the relation embeddings are learned; else they stay 1.
 
     Raises:
         ValueError: If `width` is no multiple of `heads`; in use, if the graph does not fit the layer or the
@@ -113,19 +122,34 @@ class PatchAttention(nn.Module):
     adjacency's entries.
     """
 
-    kind: Kind
+    kind: LayerKind
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of edges over which it sends messages."""
+        return ("intra", "cross") if self.kind == "joint" else (self.kind,)
 
     def __init__(
-        self, names: Sequence[str], width: int, heads: int, *, shared: bool = True, gain: float = 1.0
+        self,
+        names: Sequence[str],
+        width: int,
+        heads: int,
+        *,
+        shared: bool = True,
+        balance: bool = True,
+        gain: float = 1.0,
+        hidden: int | None = None,
+        relations: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width: got {width} for {heads} heads; expected a multiple; change one of them")
-        self.heads = heads
-        self.relations = tuple(PatchGraph(dict.fromkeys(names, (1, 1))).relations(self.kind))
-        self.relation = nn.Parameter(torch.ones(len(self.relations)))
+        self.heads, self.balance = heads, balance
+        pairs = PatchGraph(dict.fromkeys(names, (1, 1))).relations()
+        self.relations = tuple((query, key) for query, key in pairs if kind_of(query, key) in self.kinds)
+        self.relation = nn.Parameter(torch.ones(len(self.relations)), requires_grad=relations)
         self.project = PerBackbone(names, lambda: nn.Linear(width, 3 * width), shared=shared)
-        self.update = PerBackbone(names, lambda: _update(width, gain), shared=shared)
+        self.update = PerBackbone(names, lambda: _update(width, gain, hidden or 2 * width), shared=shared)
         self.recorder: Callable[[Blocks, Blocks, PatchGraph], None] | None = None
         self.attend: Attend | None = None  # how logits become weights, where the fused pass will not do
 
@@ -146,40 +170,73 @@ class PatchAttention(nn.Module):
         turns = zip(angles.cos.split(sizes), angles.sin.split(sizes), strict=True)
         q, k, v = {}, {}, {}
         for (name, part), (cos, sin) in zip(parts.items(), turns, strict=True):
-            q[name], k[name], v[name] = self._projected(part, name, Angles(cos, sin))
+            q[name], k[name], v[name] = self.projected(part, name, Angles(cos, sin))
         if self.recorder is not None:
             self.recorder(q, k, graph)
-        messages = self.messages(q, k, v, graph)
-        return torch.cat(
-            [self._updated(part, messages[name], name, keep) for name, part in parts.items()], dim=1
-        )
+        messages = self.messages(q, k, v, graph, keep)
+        return torch.cat([self.updated(part, messages[name], name) for name, part in parts.items()], dim=1)
 
-    def _projected(self, part: Vertices, name: str, angles: Angles) -> tuple[Heads, Heads, Heads]:
+    def projected(self, part: Vertices, name: str, angles: Angles) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values of one backbone's patches, the first two turned by their angles."""
         qkv = self.project(part, name).unflatten(-1, (3, self.heads, -1))  # (b, n, 3, heads, k)
         turned, value = qkv.transpose(1, 3).split([2, 1], dim=2)  # (b, heads, 2, n, k), (b, heads, 1, n, k)
         query, key = rotate(turned, angles).unbind(dim=2)
         return query, key, value.squeeze(dim=2)
 
-    def _updated(
-        self, part: Vertices, message: Heads, name: str, keep: Float[Tensor, "b 1 1"] | None
-    ) -> Vertices:
-        joined = message.transpose(1, 2).flatten(2)  # (b, n, d)
-        joined = joined if keep is None else joined * keep
-        return part + self.update(torch.cat([part, joined], dim=-1), name)
+    def updated(self, part: Vertices, message: Heads, name: str) -> Vertices:
+        """One backbone's patches after their messages."""
+        return part + self.update(torch.cat([part, message.transpose(1, 2).flatten(2)], dim=-1), name)
 
-    @abstractmethod
-    def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
+    def messages(
+        self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph, keep: Float[Tensor, "b 1 1"] | None = None
+    ) -> Blocks:
         """Attended values (b, heads, patches, k) for each backbone's patches."""
+        found = {name: self.message(name, q, k, v, graph) for name in q}
+        return found if keep is None else {name: message * keep[:, None] for name, message in found.items()}
 
-    @abstractmethod
+    def message(
+        self, name: str, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph, mask: Bias | None = None
+    ) -> Heads:
+        """What one backbone's patches receive; `mask` is added to their logits."""
+        seen = self.seen(name, graph)
+        if not seen:
+            return torch.zeros_like(q[name])
+        keys, values = self._keys(name, k, graph), _joined([v[other] * self.gate(name, other) for other in seen])
+        bias = self.bias(graph, name, keys)
+        if mask is not None:
+            bias = mask if bias is None else bias + mask
+        return self.attended(name, q[name], keys, values, bias)
+
     def weights(
         self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
     ) -> Float[Tensor, "b heads queries keys"]:
-        """Attention weights from the patches of `query` to the patches of `key`."""
+        """Attention weights from the patches of `query` to those of `key`.
+
+        Over the patches of all backbones that `query` attends to, each row sums to 1.
+        """
+        seen, keys = self.seen(query, graph), self._keys(query, k, graph)
+        rows = _logits(q[query], keys, self.bias(graph, query, keys)).softmax(dim=-1)
+        return rows.split([graph.sizes[other] for other in seen], dim=-1)[seen.index(key)]
+
+    def seen(self, query: str, graph: PatchGraph) -> list[str]:
+        """The backbones whose patches those of `query` attend to, in the order of the graph."""
+        return [key for key in graph.names if kind_of(query, key) in self.kinds]
 
     def bias(self, graph: PatchGraph, query: str, like: Tensor) -> Float[Tensor, "1 keys"] | None:
-        """What is added to the logits of the patches that `query` attends to; None if nothing is."""
+        """What is added to the logits of the patches that `query` attends to, −log n; None where it would cancel."""
+        sizes = [graph.sizes[key] for key in self.seen(query, graph)]
+        if not self.balance or len(set(sizes)) < 2:  # equal biases cancel in the softmax
+            return None
+        return torch.cat([like.new_full((1, size), -math.log(size)) for size in sizes], dim=1)
+
+    def prior(self, query: str, key: str) -> Float[Tensor, "heads 1 1"] | None:
+        """Factor on the logits of a relation, for each head; None for 1."""
         return None
+
+    def _keys(self, query: str, k: Blocks, graph: PatchGraph) -> Float[Tensor, "b heads keys k"]:
+        """The keys that the patches of one backbone see, scaled by the relations' priors."""
+        priors = {key: self.prior(query, key) for key in self.seen(query, graph)}
+        return _joined([k[key] if prior is None else k[key] * prior for key, prior in priors.items()])
 
     def attended(
         self,
@@ -187,7 +244,7 @@ class PatchAttention(nn.Module):
         q: Float[Tensor, "b heads queries k"],
         k: Float[Tensor, "b heads keys k"],
         v: Float[Tensor, "b heads keys k"],
-        bias: Float[Tensor, "1 keys"] | None = None,
+        bias: Bias | None = None,
     ) -> Float[Tensor, "b heads queries k"]:
         """The attended values of a backbone's patches: by the fused pass, or by weights that `attend` gives."""
         if self.attend is None:
@@ -217,83 +274,24 @@ class IntraAttention(PatchAttention):
 
     kind = "intra"
 
-    def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
-        """Attended values (b, heads, patches, k) for each backbone's patches."""
-        return {name: self.attended(name, q[name], k[name], v[name] * self.gate(name, name)) for name in q}
-
-    def weights(
-        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
-    ) -> Float[Tensor, "b heads queries keys"]:
-        """Attention weights on one backbone's own grid, each row summing to 1."""
-        return _logits(q[query], k[query]).softmax(dim=-1)
-
 
 class CrossAttention(PatchAttention):
-    """Each backbone's patches attend to the patches of all other backbones, in one softmax.
-
-    A softmax over patches favours the finer grid. With `balance`, the logits of a backbone with n patches
-    carry the bias −log n, so that equal logits give equal mass to every backbone, whatever its grid. A lone
-    backbone gets zero messages.
-
-    Args:
-        names: The backbones that the model knows.
-        width: Channels d of a vertex; a multiple of `heads`.
-        heads: Attention heads.
-        shared: Whether all backbones use the same projections and MLP.
-        balance: Whether each backbone's logits carry −log n.
-        gain: Factor on the last layer's weights at the start.
-    """
+    """Each backbone's patches attend to the patches of all other backbones, in one softmax; a lone one to none."""
 
     kind = "cross"
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        width: int,
-        heads: int,
-        *,
-        shared: bool = True,
-        balance: bool = True,
-        gain: float = 1.0,
-    ) -> None:
-        super().__init__(names, width, heads, shared=shared, gain=gain)
-        self.balance = balance
 
-    def messages(self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Blocks:
-        """Attended values (b, heads, patches, k) for each backbone's patches."""
-        return {name: self._message(name, q, k, v, graph) for name in q}
-
-    def _message(self, name: str, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph) -> Heads:
-        others = [other for other in graph.names if other != name]
-        if not others:
-            return torch.zeros_like(q[name])
-        keys = _joined([k[other] for other in others])
-        values = _joined([v[other] * self.gate(name, other) for other in others])
-        return self.attended(name, q[name], keys, values, self.bias(graph, name, keys))
-
-    def weights(
-        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
-    ) -> Float[Tensor, "b heads queries keys"]:
-        """Attention weights on one other grid; over all other grids together, each row sums to 1."""
-        others = [other for other in graph.names if other != query]
-        keys = _joined([k[other] for other in others])
-        rows = _logits(q[query], keys, self.bias(graph, query, keys)).softmax(dim=-1)
-        return rows.split([graph.sizes[other] for other in others], dim=-1)[others.index(key)]
-
-    def bias(self, graph: PatchGraph, query: str, like: Tensor) -> Float[Tensor, "1 keys"] | None:
-        """−log n on the logits of each other backbone with n patches, if the layer is balanced and sizes differ."""
-        sizes = [size for name, size in graph.sizes.items() if name != query]
-        if not self.balance or len(set(sizes)) < 2:  # equal biases cancel in the softmax
-            return None
-        return torch.cat([like.new_full((1, size), -math.log(size)) for size in sizes], dim=1)
+def kind_of(query: str, key: str) -> Kind:
+    """The kind of the edges between two backbones' patches."""
+    return "intra" if query == key else "cross"
 
 
-def _update(width: int, gain: float) -> nn.Sequential:
-    last = nn.Linear(2 * width, width)
+def _update(width: int, gain: float, hidden: int) -> nn.Sequential:
+    last = nn.Linear(hidden, width)
     nn.init.zeros_(last.bias)
     with torch.no_grad():
         last.weight.mul_(gain)
-    return nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), last)
+    return nn.Sequential(nn.Linear(2 * width, hidden), nn.LayerNorm(hidden), nn.GELU(), last)
 
 
 def _joined(blocks: Sequence[Float[Tensor, "b heads _ k"]]) -> Float[Tensor, "b heads keys k"]:
@@ -303,7 +301,7 @@ def _joined(blocks: Sequence[Float[Tensor, "b heads _ k"]]) -> Float[Tensor, "b 
 def _logits(
     q: Float[Tensor, "b heads queries k"],
     k: Float[Tensor, "b heads keys k"],
-    bias: Float[Tensor, "1 keys"] | None = None,
+    bias: Bias | None = None,
 ) -> Float[Tensor, "b heads queries keys"]:
     logits = q @ k.mT / math.sqrt(q.shape[-1])
     return logits if bias is None else logits + bias

@@ -1,92 +1,42 @@
 """GraFeat-Merge: the feature grids of frozen backbones become one graph, and the graph one image vector."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import Angles, CrossAttention, IntraAttention, RotaryPositions, Vertices
+from grafeat.attention import (
+    Angles,
+    CrossAttention,
+    IntraAttention,
+    PatchAttention,
+    RotaryPositions,
+    Vertices,
+)
+from grafeat.config import MergeConfig
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet, check_grids
+from grafeat.joint import JointAttention
 from grafeat.models import GridModel, MergeOutput, States
-from grafeat.projection import OCTAVES, Projection, fourier_features
-from grafeat.readout import READOUTS, Readout, ReadoutKind
+from grafeat.projection import (
+    OCTAVES,
+    Projection,
+    Reduction,
+    fourier_features,
+    learned_part,
+    standardise,
+    weights_from,
+)
+from grafeat.readout import Readout, ReadoutKind
 
+L = TypeVar("L", bound=PatchAttention)
 GAIN = 0.1  # every layer begins close to x ← x, so that messages must earn their weight
 
 
-@dataclass(frozen=True)
-class MergeConfig:
-    """What shapes a `GraFeatMerge`; kept in the header of a saved model.
-
-    Attributes:
-        backbones: Name and channels of each backbone.
-        num_classes: Classes t of the task.
-        width: Channels d of a vertex and of the image vector; a multiple of twice `heads`.
-        depth: Steps; each is an intra layer and a cross layer.
-        heads: Attention heads.
-        readout: How the image vector is read: `each`, `relation`, `attention` or `mean`; see `Readout`.
-        queries: Learned queries of the readout.
-        components: Principal components kept of each backbone's channels; all of them where it has fewer.
-        shared: Whether all backbones use the same attention layers.
-        intra: Whether there are intra layers.
-        cross: Whether there are cross layers.
-        balance: Whether equal logits give every backbone equal mass in cross attention, whatever its grid.
-        cross_drop: Share of training pictures whose cross messages are dropped, in [0, 1).
-        backbone_drop: Share of training batches that lack one backbone, in [0, 1).
-        classes: Names of the classes; numbered if empty.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
-
-    backbones: tuple[tuple[str, int], ...]
-    num_classes: int
-    width: int = 64
-    depth: int = 2
-    heads: int = 4
-    readout: ReadoutKind = "each"
-    queries: int = 8
-    components: int = 64
-    shared: bool = True
-    intra: bool = True
-    cross: bool = True
-    balance: bool = True
-    cross_drop: float = 0.8
-    backbone_drop: float = 0.1
-    classes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len(set(self.names)) < len(self.names):
-            raise ValueError(
-                f"backbones: got {', '.join(self.names)}; expected different names; use name= to tell them apart"
-            )
-        for name in ("width", "depth", "heads", "queries", "components"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; expected 1 or more")
-        if self.width % (2 * self.heads):
-            near = max(1, round(self.width / (2 * self.heads))) * 2 * self.heads
-            raise ValueError(
-                f"width: got {self.width} for {self.heads} heads; expected a multiple of {2 * self.heads}, since each "
-                f"head turns pairs of channels; use {near}"
-            )
-        if self.readout not in READOUTS:
-            raise ValueError(f"readout: got {self.readout!r}; expected one of {', '.join(READOUTS)}")
-        for name in ("cross_drop", "backbone_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; expected a share in [0, 1)")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the backbones."""
-        return tuple(name for name, _ in self.backbones)
-
-
 class Step(nn.Module):
-    """One step of the graph network: an intra layer, then a cross layer; either may be absent.
+    """One step of the graph network: an intra layer, then a cross layer, either of which may be absent; or a joint one.
 
     Args:
         config: What shapes the model.
@@ -94,20 +44,24 @@ class Step(nn.Module):
 
     def __init__(self, config: MergeConfig) -> None:
         super().__init__()
-        names, width, heads, shared = config.names, config.width, config.heads, config.shared
-        self.intra = IntraAttention(names, width, heads, shared=shared, gain=GAIN) if config.intra else None
-        self.cross = (
-            CrossAttention(names, width, heads, shared=shared, balance=config.balance, gain=GAIN)
-            if config.cross
-            else None
-        )
+        apart = not config.joint
+        self.intra = _layer(IntraAttention, config) if config.intra and apart else None
+        self.cross = _layer(CrossAttention, config) if config.cross and apart else None
+        self.joint = _layer(JointAttention, config) if config.joint else None
 
     def forward(
         self, x: Vertices, graph: PatchGraph, angles: Angles, keep: Float[Tensor, "b 1 1"] | None = None
     ) -> Vertices:
         """The vertices after the step; `keep` is the factor on each picture's cross messages."""
         x = x if self.intra is None else self.intra(x, graph, angles)
-        return x if self.cross is None else self.cross(x, graph, angles, keep)
+        x = x if self.cross is None else self.cross(x, graph, angles, keep)
+        return x if self.joint is None else self.joint(x, graph, angles, keep)
+
+    @property
+    def layers(self) -> dict[str, PatchAttention]:
+        """Its layers by kind, in the order of the pass."""
+        named = {"intra": self.intra, "cross": self.cross, "joint": self.joint}
+        return {kind: layer for kind, layer in named.items() if layer is not None}
 
 
 class GraFeatMerge(GridModel):
@@ -143,11 +97,20 @@ class GraFeatMerge(GridModel):
             Projection(channels, width, min(config.components, channels)) for _, channels in config.backbones
         )
         self.types = nn.Parameter(torch.randn(len(names), width) / 10)
-        self.place = nn.Linear(4 * OCTAVES, width, bias=False)
-        self.rotary = RotaryPositions(width // config.heads)
+        self.place: nn.Linear | None = nn.Linear(4 * OCTAVES, width, bias=False)
+        self.rotary: RotaryPositions | None = RotaryPositions(width // config.heads)
         self.steps = nn.ModuleList(Step(config) for _ in range(config.depth))
-        self.readout = Readout(names, width, 4 * OCTAVES, queries=config.queries, kind=config.readout)
+        self.readout = Readout(
+            names,
+            width,
+            4 * OCTAVES,
+            queries=config.queries,
+            kind=config.readout,
+            relations=config.relations,
+        )
         self.head = nn.Linear(width, config.num_classes)
+        if not config.positions:  # drawn all the same, so that all else begins alike
+            self.place = self.rotary = self.readout.place = None
 
     @classmethod
     def for_grids(
@@ -167,6 +130,10 @@ class GraFeatMerge(GridModel):
         balance: bool = MergeConfig.balance,
         cross_drop: float = MergeConfig.cross_drop,
         backbone_drop: float = MergeConfig.backbone_drop,
+        hidden: int | None = MergeConfig.hidden,
+        positions: bool = MergeConfig.positions,
+        relations: bool = MergeConfig.relations,
+        joint: bool = MergeConfig.joint,
         seed: int = 0,
     ) -> Self:
         """A new model for these backbones, with each one's features standardised from these grids, without labels.
@@ -174,8 +141,8 @@ class GraFeatMerge(GridModel):
         Args:
             grids: Feature grids; of a set with parts, only the training part is looked at.
             num_classes: Classes t of the task.
-            width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop:
-                See `MergeConfig`.
+            width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop,
+                hidden, positions, relations, joint: See `MergeConfig`.
             seed: Decides the initial weights; the global random state is left as it was.
 
         Returns:
@@ -184,11 +151,9 @@ class GraFeatMerge(GridModel):
         Raises:
             ValueError: If a value is out of its range, or there is no picture.
         """
-        seen = grids if isinstance(grids, GridSet) else GridSet(grids)
-        seen = seen.train if "train" in seen.parts else seen
-        present = seen.grids
+        seen = learned_part(grids)
         config = MergeConfig(
-            backbones=tuple((grid.name, grid.channels) for grid in present),
+            backbones=tuple((grid.name, grid.channels) for grid in seen.grids),
             num_classes=num_classes,
             width=width,
             depth=depth,
@@ -202,22 +167,27 @@ class GraFeatMerge(GridModel):
             balance=balance,
             cross_drop=cross_drop,
             backbone_drop=backbone_drop,
+            hidden=hidden,
+            positions=positions,
+            relations=relations,
+            joint=joint,
             classes=seen.classes if len(seen.classes) == num_classes else (),
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        return cls.of(config, seen, seed=seed)
+
+    @classmethod
+    def of(cls, config: MergeConfig, grids: GridSet | None = None, *, seed: int = 0) -> Self:
+        """A new model of this configuration, standardised from these grids, if there are any."""
+        with weights_from(seed):
             model = cls(config)
-        for projection, grid in zip(cast(Iterable[Projection], model.projections), present, strict=True):
-            projection.standardise(grid, seed=seed)
+        if grids is not None:
+            standardise(cast(Iterable[Reduction], model.projections), grids, seed=seed)
         return model.eval()
 
     def __repr__(self) -> str:
         c = self.config
         wide = max(len(name) for name in c.names)
-        kinds = (
-            " + ".join(kind for kind, there in (("intra", c.intra), ("cross", c.cross)) if there)
-            or "no attention"
-        )
+        kinds = "joint" if c.joint else " + ".join(c.kinds) or "no attention"
         learned = sum(parameter.numel() for parameter in self.parameters())
         lines = [
             f"GraFeatMerge: {len(c.backbones)} backbones → {c.depth} steps of {kinds} → readout {c.readout!r} → "
@@ -233,8 +203,9 @@ class GraFeatMerge(GridModel):
         graph = PatchGraph.of(present)
         centres = graph.centres.to(present[0].features)
         places = fourier_features(centres)
-        x = self._vertices(present) + self.place(places)
-        angles, keep = self.rotary(centres), self._kept_messages(x)
+        x = self._vertices(present)
+        x = x if self.place is None else x + self.place(places)
+        angles, keep = self._angles(centres), self._kept_messages(x)
         seen = [x]
         for step in self.steps:
             x = step(x, graph, angles, keep)
@@ -262,14 +233,13 @@ class GraFeatMerge(GridModel):
         """The learned relation embeddings by layer, each layer's centred on its mean.
 
         Returns:
-            For `intra 0`, `cross 0`, … the embedding of each relation (query, key); for `readout` that of each
-            backbone, as (name, name).
+            For `intra 0`, `cross 0` (or `joint 0`), … the embedding of each relation (query, key); for `readout` that
+            of each backbone, as (name, name).
         """
         named = {
             f"{kind} {number}": (layer.relations, layer.relation)
             for number, step in enumerate(cast(Iterable[Step], self.steps))
-            for kind, layer in (("intra", step.intra), ("cross", step.cross))
-            if layer is not None
+            for kind, layer in step.layers.items()
         }
         if self.readout.relation is not None:
             named["readout"] = (tuple((name, name) for name in self.config.names), self.readout.relation)
@@ -286,6 +256,12 @@ class GraFeatMerge(GridModel):
         ]
         return torch.cat(parts, dim=1)  # (b, n, d)
 
+    def _angles(self, centres: Float[Tensor, "n 2"]) -> Angles:
+        if self.rotary is not None:
+            return self.rotary(centres)
+        still = centres.new_zeros(len(centres), self.config.width // self.config.heads // 2)
+        return Angles(still.cos(), still)
+
     def _some_dropped(self, grids: tuple[FeatureGrid, ...]) -> tuple[FeatureGrid, ...]:
         if not self.training or len(grids) == 1 or float(torch.rand(())) >= self.config.backbone_drop:
             return grids
@@ -297,6 +273,19 @@ class GraFeatMerge(GridModel):
             return None
         rows, count = self.part or (slice(None), len(x))
         return (torch.rand(count, 1, 1, device=x.device) >= self.config.cross_drop)[rows].to(x)
+
+
+def _layer(kind: type[L], config: MergeConfig) -> L:
+    return kind(
+        config.names,
+        config.width,
+        config.heads,
+        shared=config.shared,
+        balance=config.balance,
+        gain=GAIN,
+        hidden=config.hidden,
+        relations=config.relations,
+    )
 
 
 def _on_grids(x: Float[Tensor, "b n k"], graph: PatchGraph) -> States:

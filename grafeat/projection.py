@@ -1,42 +1,42 @@
 """From a backbone's feature grid to vertex states of the model's width."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.grids import FeatureGrid
+from grafeat.grids import FeatureGrid, GridSet
 
 SAMPLE = 20_000  # feature vectors; enough for the covariance of some thousand channels
 OCTAVES = 4
 
 
-class Projection(nn.Module):
-    """Standardises and reduces a backbone's channels, then projects them to the model's width.
+class Reduction(nn.Module):
+    """Standardises and reduces a backbone's channels.
 
     Wide features overfit where labels are few, and backbones differ in scale by orders of magnitude. So each channel
     is standardised and the vector reduced to its principal components, each brought to unit variance. These
-    statistics come from unlabelled pictures (`standardise`) and stay fixed; only the linear step after them is learned.
+    statistics come from unlabelled pictures (`standardise`) and stay fixed.
 
     Args:
         channels: Channels c of the backbone.
-        width: Channels d of a vertex.
         components: Principal components k kept, at most c.
     """
 
     mean: Float[Tensor, " c"]
     basis: Float[Tensor, "c k"]
 
-    def __init__(self, channels: int, width: int, components: int) -> None:
+    def __init__(self, channels: int, components: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("basis", torch.eye(channels, components))
-        self.linear = nn.Linear(components, width)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b patches d"]:
-        """Vertex states of all patches, row by row."""
-        return self.linear((features.flatten(2).mT - self.mean) @ self.basis)
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b patches k"]:
+        """Components of all patches, row by row."""
+        return (features.flatten(2).mT - self.mean) @ self.basis
 
     @torch.no_grad()
     def standardise(self, grid: FeatureGrid, *, seed: int = 0) -> None:
@@ -67,6 +67,26 @@ class Projection(nn.Module):
         self.basis.copy_(axes[:, kept] / scale[:, None] / spread)
 
 
+class Projection(Reduction):
+    """Standardises and reduces a backbone's channels, then projects them to the model's width.
+
+    Only the linear step after the reduction is learned.
+
+    Args:
+        channels: Channels c of the backbone.
+        width: Channels d of a vertex.
+        components: Principal components k kept, at most c.
+    """
+
+    def __init__(self, channels: int, width: int, components: int) -> None:
+        super().__init__(channels, components)
+        self.linear = nn.Linear(components, width)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b patches d"]:
+        """Vertex states of all patches, row by row."""
+        return self.linear(super().forward(features))
+
+
 def _sample(grid: FeatureGrid, seed: int) -> Float[Tensor, "sample c"]:
     b, (h, w) = len(grid), grid.shape
     generator = torch.Generator().manual_seed(seed)
@@ -79,3 +99,23 @@ def fourier_features(centres: Float[Tensor, "n 2"]) -> Float[Tensor, "n f"]:
     """Sine and cosine of the places (x, y) in [0, 1] at 1/2, 1, 2 and 4 turns a picture side: (n, 16)."""
     angles = centres[:, :, None] * (math.pi * 2.0 ** torch.arange(OCTAVES).to(centres))
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+def learned_part(grids: GridSet | Sequence[FeatureGrid]) -> GridSet:
+    """The pictures from which a new model may take its standardisation: of a set with parts, the training part."""
+    seen = grids if isinstance(grids, GridSet) else GridSet(grids)
+    return seen.train if "train" in seen.parts else seen
+
+
+def standardise(reductions: Iterable[Reduction], grids: GridSet, *, seed: int) -> None:
+    """Takes each backbone's statistics from its grids; both in the same order."""
+    for reduce, grid in zip(reductions, grids.grids, strict=True):
+        reduce.standardise(grid, seed=seed)
+
+
+@contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """Initial weights drawn inside depend on the seed alone; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        yield

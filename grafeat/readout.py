@@ -52,13 +52,21 @@ class Readout(nn.Module):
         places: Features f of a vertex's place.
         queries: Learned queries.
         kind: One of the kinds above.
+        relations: Whether the relation embeddings are learned; else all backbones have the same mass.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
     """
 
     def __init__(
-        self, names: tuple[str, ...], width: int, places: int, *, queries: int, kind: ReadoutKind
+        self,
+        names: tuple[str, ...],
+        width: int,
+        places: int,
+        *,
+        queries: int,
+        kind: ReadoutKind,
+        relations: bool = True,
     ) -> None:
         super().__init__()
         self.names, self.kind = names, kind
@@ -73,7 +81,7 @@ class Readout(nn.Module):
             self.state = PerBackbone(names, lambda: nn.Linear(width, self.queries, bias=False), shared=shared)
             self.place = nn.Parameter(torch.randn(places, self.queries))
         # A lone backbone's embedding would cancel in the softmax and never receive gradient.
-        gated = kind in ("each", "relation") and len(names) > 1
+        gated = kind in ("each", "relation") and len(names) > 1 and relations
         self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
         self.without: Callable[[str, Tensor], Tensor] | None = None  # knocks patches out: their logits become −∞
 
@@ -132,9 +140,10 @@ class Readout(nn.Module):
     def _logits(
         self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str
     ) -> Float[Tensor, "b patches queries"]:
-        if self.state is None or self.place is None:
+        if self.state is None:
             return states.new_zeros(*states.shape[:2], self.queries)
-        return self.state(states, name) + places @ self.place
+        logits = self.state(states, name)
+        return logits if self.place is None else logits + places @ self.place
 
     def _presence(self, logits: Float[Tensor, "b patches queries"], name: str) -> Float[Tensor, "b queries"]:
         """Logit of a backbone's mass; in a joint softmax the logarithm of the mean of its patches' exponentials."""

@@ -103,7 +103,7 @@ def test_another_model_does_not_go_on_with_it(tmp_path: Path) -> None:
         model = gf.GraFeatMerge.for_grids(TRAIN, **{**options, **other})
         with pytest.raises(ValueError, match=r"is of a run with model .*; this one has .*; expected the same settings"):
             fitted(model, checkpoint=path)
-    with pytest.raises(ValueError, match=r"is of a run with model .GraFeatMerge .*; this one has 'Concat"):
+    with pytest.raises(ValueError, match=r"is of a run with model .GraFeatMerge .*; this one has .Concat"):
         gf.fit(gf.Concat.for_grids(TRAIN, num_classes=4), TRAIN, val=VAL, epochs=EPOCHS, batch_size=17, seed=7,
                checkpoint=path, progress=False)  # fmt: skip
 

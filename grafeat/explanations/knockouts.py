@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.attention import Attend, PatchAttention
+from grafeat.attention import Attend, LayerKind, PatchAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import GridSet
 from grafeat.merge import GraFeatMerge
@@ -61,8 +61,14 @@ class KnockOut:
         where = ", ".join(f"{n} {v}" for n, v in (("layer", self.layer), ("head", self.head)) if v is not None)
         return f"{self.kind or 'all'} edges{ends}{f', {where}' if where else ''}"
 
-    def edges(self, graph: PatchGraph, kind: Kind, layer: int, heads: int) -> Bool[Tensor, "heads n n"]:
+    def edges(self, graph: PatchGraph, kind: LayerKind, layer: int, heads: int) -> Bool[Tensor, "heads n n"]:
         """Which edges of one layer are out.
+
+        Args:
+            graph: The patch graph of the pictures.
+            kind: The layer's kind; a joint one holds intra and cross edges.
+            layer: The layer's number, from 0, among those of its kind.
+            heads: How many heads it has.
 
         Raises:
             ValueError: If it names a backbone, patch or head that is not there.
@@ -71,12 +77,15 @@ class KnockOut:
         out = torch.zeros(heads, n, n, dtype=torch.bool)
         if self.patch is not None:
             out[:, :, graph.vertex(*self.patch)] = True
-        elif self.unread is None and self.kind in (None, kind) and self.layer in (None, layer):
+        elif self.unread is None and (kind == "joint" or self.kind in (None, kind)) and self.layer in (None, layer):
             if self.head is not None and not 0 <= self.head < heads:
                 raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
             chosen = slice(None) if self.head is None else slice(self.head, self.head + 1)
             query, key = _vertices(graph, self.query), _vertices(graph, self.key)
             out[chosen] = query[:, None] & key[None, :]
+            if self.kind is not None:
+                own = _backbones(graph)
+                out &= (own[:, None] == own) == (self.kind == "intra")
         return out
 
 
@@ -169,7 +178,7 @@ def knocked_logits(
 
 def _numbered(layers: Sequence[PatchAttention]) -> list[tuple[PatchAttention, int]]:
     """The layers, each with its number among those of its kind."""
-    seen = {"intra": 0, "cross": 0}
+    seen = {"intra": 0, "cross": 0, "joint": 0}
     numbered = []
     for layer in layers:
         numbered.append((layer, seen[layer.kind]))
@@ -202,18 +211,15 @@ def _patches(many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph) -> Bool[Te
     return gone
 
 
-def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: Kind) -> Attend:
+def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: LayerKind) -> Attend:
     """Weights without the edges that are out; zero where a row has none left."""
-    every = torch.arange(graph.num_vertices)
 
     def attend(name: str, logits: Float[Tensor, "b heads queries keys"]) -> Float[Tensor, "b heads queries keys"]:
         if len(out) not in (1, len(logits)):
             raise ValueError(
                 f"knockouts: got {len(out)} for {len(logits)} pictures; expected one for all or one for each"
             )
-        own = graph.slices[name]
-        inside = (every >= own.start) & (every < own.stop)
-        gone = out[:, :, own][..., inside if kind == "intra" else ~inside]
+        gone = out[:, :, graph.slices[name]][..., attended_to(name, kind, graph).to(out.device)]
         alone = gone.all(dim=-1, keepdim=True)
         weights = logits.masked_fill(gone & ~alone, -torch.inf).softmax(dim=-1)
         return weights.masked_fill(alone, 0)
@@ -241,6 +247,17 @@ def _vertices(graph: PatchGraph, end: End) -> Bool[Tensor, " n"]:
     else:
         chosen[graph.vertex(*end)] = True
     return chosen
+
+
+def attended_to(query: str, kind: LayerKind, graph: PatchGraph) -> Bool[Tensor, " n"]:
+    """Which vertices a backbone's patches attend to in a layer of this kind."""
+    own = _backbones(graph) == graph.names.index(query)
+    return {"intra": own, "cross": ~own, "joint": torch.ones_like(own)}[kind]
+
+
+def _backbones(graph: PatchGraph) -> Int[Tensor, " n"]:
+    """The number of each vertex's backbone."""
+    return torch.repeat_interleave(torch.tensor(list(graph.sizes.values())))
 
 
 def _together(one: Together) -> tuple[KnockOut, ...]:

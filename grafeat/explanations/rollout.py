@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.attention import Attend, PatchAttention
-from grafeat.explanations.knockouts import refuse_knocked_out
-from grafeat.graph import Kind, PatchGraph
+from grafeat.attention import Attend, LayerKind, PatchAttention
+from grafeat.explanations.knockouts import attended_to, refuse_knocked_out
+from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid
 from grafeat.merge import GraFeatMerge
 from grafeat.models import MergeOutput
@@ -32,11 +32,11 @@ class LayerWeights:
     """The attention weights of one layer's pass, by the backbone that attends; with their history of gradients.
 
     Attributes:
-        kind: `intra` or `cross`.
+        kind: `intra`, `cross` or `joint`.
         weights: Weights (b, heads, own patches, patches attended to); a backbone that attends to none is absent.
     """
 
-    kind: Kind
+    kind: LayerKind
     weights: Weights = field(default_factory=dict)
 
 
@@ -202,7 +202,7 @@ def _patches_out(model: GraFeatMerge, graph: PatchGraph, out: Int[Tensor, " k"])
         model.readout.without = before
 
 
-def _without(kind: Kind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Attend:
+def _without(kind: LayerKind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Attend:
     def attend(
         name: str, logits: Float[Tensor, "k heads queries keys"]
     ) -> Float[Tensor, "k heads queries keys"]:
@@ -237,7 +237,7 @@ def _reading_relevance(
     }
 
 
-def _carried(row: Row, kind: Kind, weights: dict[str, Float[Tensor, "b _ keys"]], graph: PatchGraph) -> Row:
+def _carried(row: Row, kind: LayerKind, weights: dict[str, Float[Tensor, "b _ keys"]], graph: PatchGraph) -> Row:
     """The row times a layer's matrix (n, n)."""
     found = torch.zeros_like(row)
     for name, block in weights.items():
@@ -252,11 +252,9 @@ def _row_sums(weights: dict[str, Float[Tensor, "b _ keys"]], like: Row, graph: P
     return sums
 
 
-def _keys(kind: Kind, name: str, graph: PatchGraph) -> Int[Tensor, " keys"]:
+def _keys(kind: LayerKind, name: str, graph: PatchGraph) -> Int[Tensor, " keys"]:
     """The vertices to which a backbone's patches attend in a layer of this kind."""
-    every, own = torch.arange(graph.num_vertices), graph.slices[name]
-    inside = (every >= own.start) & (every < own.stop)
-    return every[inside if kind == "intra" else ~inside]
+    return attended_to(name, kind, graph).nonzero()[:, 0]
 
 
 def _joined(blocks: dict[str, Float[Tensor, "b _"]], graph: PatchGraph) -> Row:
