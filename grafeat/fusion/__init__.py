@@ -4,7 +4,7 @@ from grafeat.fusion.aligned import Add, Multiply
 from grafeat.fusion.committee import Committee, Ensemble, Voting
 from grafeat.fusion.mixer import MixConfig, Mixer
 from grafeat.fusion.pooled import Concat, Gated, Linear
-from grafeat.fusion.ways import WAYS, Way, WayTable, list_ways, mix
+from grafeat.fusion.ways import WAYS, Way, WayTable, list_ways, mix, outline
 
 __all__ = [
     "WAYS",
@@ -22,4 +22,5 @@ __all__ = [
     "WayTable",
     "list_ways",
     "mix",
+    "outline",
 ]

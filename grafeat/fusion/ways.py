@@ -102,6 +102,46 @@ def mix(
         ValueError: If the way is unknown, a value is out of its range, there are too few backbones or, for `single`,
             too many, there is no picture, or no width comes within 2% of `parameters`.
     """
+    chosen, seen = _fitting(way, grids)
+    if issubclass(chosen.kind, Committee):
+        parts = [seen.only(name) for name in seen.names]
+        single = _chosen("single")
+        singles = [_made(single, _sized(single, part, num_classes, width, parameters), part, seed) for part in parts]
+        return chosen.kind(dict(zip(seen.names, cast(list[GraFeatMerge], singles), strict=True)))
+    return _made(chosen, _sized(chosen, seen, num_classes, width, parameters), seen, seed)
+
+
+def outline(
+    way: str,
+    grids: GridSet | Sequence[FeatureGrid],
+    *,
+    num_classes: int,
+    parameters: int | None = None,
+    width: int = 64,
+) -> GridModel:
+    """What `mix` would make, as shapes alone, on the meta device: to count and to compare, at no cost.
+
+    Args:
+        way, grids, num_classes, parameters, width: As for `mix`.
+
+    Raises:
+        ValueError: As `mix` does.
+    """
+    chosen, seen = _fitting(way, grids)
+    if not issubclass(chosen.kind, Committee):
+        config = _sized(chosen, seen, num_classes, width, parameters)
+        with torch.device("meta"):
+            return _made(chosen, config)
+    members = {
+        name: outline("single", seen.only(name), num_classes=num_classes, parameters=parameters, width=width)
+        for name in seen.names
+    }
+    with torch.device("meta"):
+        return chosen.kind(cast(dict[str, GraFeatMerge], members))
+
+
+def _fitting(way: str, grids: GridSet | Sequence[FeatureGrid]) -> tuple[Way, GridSet]:
+    """The way and the grids to learn from, once they are known to fit."""
     chosen, seen = _chosen(way), learned_part(grids)
     check_several(repr(way), seen.names, chosen.least)
     if way == "single" and len(seen.names) > 1:
@@ -109,12 +149,7 @@ def mix(
             f"grids: got {', '.join(seen.names)} for 'single'; expected one backbone; choose it: "
             f"grids.only({seen.names[0]!r})"
         )
-    if issubclass(chosen.kind, Committee):
-        parts = [seen.only(name) for name in seen.names]
-        single = _chosen("single")
-        singles = [_made(single, _sized(single, part, num_classes, width, parameters), part, seed) for part in parts]
-        return chosen.kind(dict(zip(seen.names, cast(list[GraFeatMerge], singles), strict=True)))
-    return _made(chosen, _sized(chosen, seen, num_classes, width, parameters), seen, seed)
+    return chosen, seen
 
 
 def _chosen(way: str) -> Way:
