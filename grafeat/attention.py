@@ -123,6 +123,7 @@ class PatchAttention(nn.Module):
     """
 
     kind: LayerKind
+    relation: Tensor
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -147,7 +148,7 @@ class PatchAttention(nn.Module):
         self.heads, self.balance = heads, balance
         pairs = PatchGraph(dict.fromkeys(names, (1, 1))).relations()
         self.relations = tuple((query, key) for query, key in pairs if kind_of(query, key) in self.kinds)
-        self.relation = nn.Parameter(torch.ones(len(self.relations)), requires_grad=relations)
+        fixed_or_learned(self, "relation", torch.ones(len(self.relations)), learned=relations)
         self.project = PerBackbone(names, lambda: nn.Linear(width, 3 * width), shared=shared)
         self.update = PerBackbone(names, lambda: _update(width, gain, hidden or 2 * width), shared=shared)
         self.recorder: Callable[[Blocks, Blocks, PatchGraph], None] | None = None
@@ -214,9 +215,13 @@ class PatchAttention(nn.Module):
 
         Over the patches of all backbones that `query` attends to, each row sums to 1.
         """
-        seen, keys = self.seen(query, graph), self._keys(query, k, graph)
-        rows = _logits(q[query], keys, self.bias(graph, query, keys)).softmax(dim=-1)
+        seen, rows = self.seen(query, graph), self.logits(q, k, graph, query).softmax(dim=-1)
         return rows.split([graph.sizes[other] for other in seen], dim=-1)[seen.index(key)]
+
+    def logits(self, q: Blocks, k: Blocks, graph: PatchGraph, query: str) -> Float[Tensor, "b heads queries keys"]:
+        """What the softmax of one backbone's patches takes, over the patches of all backbones that they attend to."""
+        keys = self._keys(query, k, graph)
+        return _logits(q[query], keys, self.bias(graph, query, keys))
 
     def seen(self, query: str, graph: PatchGraph) -> list[str]:
         """The backbones whose patches those of `query` attend to, in the order of the graph."""
@@ -279,6 +284,14 @@ class CrossAttention(PatchAttention):
     """Each backbone's patches attend to the patches of all other backbones, in one softmax; a lone one to none."""
 
     kind = "cross"
+
+
+def fixed_or_learned(module: nn.Module, name: str, values: Tensor, *, learned: bool) -> None:
+    """Gives a module these values as a parameter, or as a buffer of the same name where nothing is to be learned."""
+    if learned:
+        module.register_parameter(name, nn.Parameter(values))
+    else:
+        module.register_buffer(name, values)
 
 
 def kind_of(query: str, key: str) -> Kind:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention import Blocks, PatchAttention
+from grafeat.attention import Blocks, PatchAttention, kind_of
 from grafeat.files import size
 from grafeat.graph import Kind, Patch, PatchGraph
 
@@ -64,10 +64,15 @@ class CapturedAttention:
         pictures, heads = self._any.size
         names = ", ".join(f"{name} {h} × {w}" for name, (h, w) in self.graph.shapes.items())
         return (
-            f"CapturedAttention: {pictures:,} pictures, {self.layers('intra')} intra and {self.layers('cross')} cross "
-            f"layers of {heads} heads; {names}; keeps {size(self.nbytes)}, all its weights would take "
-            f"{size(self.map_bytes)}"
+            f"CapturedAttention: {pictures:,} pictures, {self._layers_said()} of {heads} heads; {names}; keeps "
+            f"{size(self.nbytes)}, all its weights would take {size(self.map_bytes)}"
         )
+
+    def _layers_said(self) -> str:
+        joint = sum(len(self.together("intra", layer)) > 1 for layer in range(self.layers("intra")))
+        if joint:
+            return f"{joint} joint layers"
+        return f"{self.layers('intra')} intra and {self.layers('cross')} cross layers"
 
     @property
     def heads(self) -> int:
@@ -82,7 +87,7 @@ class CapturedAttention:
     @property
     def nbytes(self) -> int:
         """Bytes that the kept queries and keys take."""
-        return sum(kept.nbytes for kept in self._layers.values())
+        return sum({id(kept): kept.nbytes for kept in self._layers.values()}.values())  # a joint layer is there twice
 
     @property
     def map_bytes(self) -> int:
@@ -93,6 +98,15 @@ class CapturedAttention:
     def layers(self, kind: Kind) -> int:
         """How many layers of a kind were captured; they are numbered from 0."""
         return sum(captured == kind for captured, _ in self._layers)
+
+    def together(self, kind: Kind, layer: int) -> tuple[Kind, ...]:
+        """The kinds of edges that share one softmax with this one in a layer: both in a joint layer, else itself."""
+        return self._checked(kind, (), layer, None).attention.kinds
+
+    @property
+    def joint(self) -> bool:
+        """Whether intra and cross edges share one softmax."""
+        return any(len(kept.attention.kinds) > 1 for kept in self._layers.values())
 
     @property
     def graph(self) -> PatchGraph:
@@ -117,7 +131,7 @@ class CapturedAttention:
 
         Returns:
             Weights (b, h, w, h, w), query patch first, or (b, heads, h, w, h, w) without `head`; in [0, 1].
-            Over the last two axes they sum to 1.
+            Over the last two axes they sum to 1; in a joint layer, together with the cross weights.
 
         Raises:
             ValueError: If nothing was captured, or there is no such backbone, layer or head.
@@ -137,7 +151,8 @@ class CapturedAttention:
 
         Returns:
             Weights (b, h_query, w_query, h_key, w_key), with an axis of heads after b without `head`; in [0,
-            1]. Over the patches of *all* other backbones together they sum to 1.
+            1]. Over the patches of *all* other backbones together they sum to 1; in a joint layer, over the
+            patches of all backbones.
 
         Raises:
             ValueError: If nothing was captured, there is no such backbone, layer or head, or both backbones
@@ -172,8 +187,8 @@ class CapturedAttention:
             picture: Which picture of the captured batch, from 0.
 
         Returns:
-            Weights (h, w) by backbone, in [0, 1]. The intra weights sum to 1, and all cross weights together. A kind
-            that the model has no layers of is not there.
+            Weights (h, w) by backbone, in [0, 1]. The intra weights sum to 1, and all cross weights together; in a
+            joint layer, all of them. A kind that the model has no layers of is not there.
 
         Raises:
             ValueError: If nothing was captured, or there is no such patch, layer, head or picture.
@@ -237,6 +252,33 @@ class CapturedAttention:
         q, k = kept.states(self._one(picture), slice(None))
         return q, k, {name: kept.attention.bias(kept.graph, name, k[name]) for name in kept.graph.names}
 
+    def priors(self, kind: Kind, layer: int) -> Float[Tensor, "heads queries keys"]:
+        """The factor on the logits of each relation of a layer, by the numbers of the two backbones; 1 for most."""
+        kept, names = self._checked(kind, (), layer, None), self.graph.names
+        found = torch.ones(self.heads, len(names), len(names))
+        for query in names:
+            for key in kept.attention.seen(query, kept.graph):
+                prior = kept.attention.prior(query, key)
+                if prior is not None:
+                    found[:, names.index(query), names.index(key)] = prior.detach().float().flatten().cpu()
+        return found
+
+    def logits(
+        self, kind: Kind, query: str, *, layer: int, picture: int = 0
+    ) -> tuple[Float[Tensor, "heads queries keys"], Float[Tensor, "heads queries"]]:
+        """The logits of one backbone's patches in one layer and picture, float32, and what normalises them.
+
+        Returns:
+            Logits over the patches that they see by edges of this kind; and the logarithm of the sum of the
+            exponentials of all logits in the same softmax.
+        """
+        kept = self._checked(kind, (query,), layer, None)
+        q, k = kept.states(self._one(picture), slice(None))
+        whole, seen = kept.attention.logits(q, k, kept.graph, query)[0], kept.attention.seen(query, kept.graph)
+        parts = zip(seen, whole.split([kept.graph.sizes[key] for key in seen], dim=-1), strict=True)
+        own = [part for key, part in parts if kind_of(query, key) == kind]
+        return torch.cat(own, dim=-1), whole.logsumexp(dim=-1)
+
     def uniform(self, query: str, key: str, layer: int) -> float:
         """The weight that each patch of `key` would have if all logits were equal, balance included; in [0, 1]."""
         kind: Kind = "intra" if query == key else "cross"
@@ -256,7 +298,7 @@ class CapturedAttention:
         kept = self._checked(kind, (query, key), layer, head)
         heads = slice(None) if head is None else slice(head, head + 1)
         batch, sizes = len(range(*pictures.indices(self.pictures))), kept.graph.sizes
-        seen = sizes[key] if kind == "intra" else kept.graph.num_vertices - sizes[query]  # one softmax
+        seen = sum(sizes[other] for other in kept.attention.seen(query, kept.graph))  # one softmax
         self._check_size(4 * batch * (self.heads if head is None else 1) * sizes[query] * seen, "these weights")
         q, k = kept.states(pictures, heads)
         return kept.attention.weights(q, k, kept.graph, query, key)

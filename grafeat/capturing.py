@@ -1,6 +1,6 @@
 """The context in which a model's passes are captured."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,8 @@ from grafeat.attention import Blocks, PatchAttention
 from grafeat.captured import KINDS, LIMIT, CapturedAttention, CapturedLayer
 from grafeat.files import size
 from grafeat.graph import Kind, PatchGraph
+from grafeat.models import GridModel
+from grafeat.patchmodel import PatchModel
 
 
 @contextmanager
@@ -33,21 +35,24 @@ def capture(
         The captured attention, filled by each forward pass.
 
     Raises:
-        ValueError: If the model has no attention layers, or `dtype` is no floating-point type; in the pass, if it
-            would keep more than `limit`.
+        ValueError: If the model has no attention between patches, or `dtype` is no floating-point type; in the
+            pass, if it would keep more than `limit`.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype: got {dtype}; expected a floating-point type; torch.float16 takes least")
     record = CapturedAttention(limit)
     attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
     before = [attention.recorder for attention in attentions]
-    if not attentions:
+    if not attentions or (isinstance(model, GridModel) and not isinstance(model, PatchModel)):
         raise ValueError(
-            f"model: {type(model).__name__} has no attention layers to capture; use GraFeatMerge"
+            f"model: {type(model).__name__} has no attention layers to capture, as its patches do not attend to each "
+            f"other; {_instead(model)}"
         )
-    for kind in KINDS:
-        for layer, attention in enumerate(a for a in attentions if a.kind == kind):
-            attention.recorder = _recorder(record, kind, layer, attention, dtype, len(attentions))
+    counts = dict.fromkeys(KINDS, 0)
+    for attention in attentions:
+        places = [(kind, counts[kind]) for kind in attention.kinds]
+        counts.update((kind, layer + 1) for kind, layer in places)
+        attention.recorder = _recorder(record, places, attention, dtype, len(attentions))
     try:
         yield record
     finally:
@@ -57,8 +62,7 @@ def capture(
 
 def _recorder(
     record: CapturedAttention,
-    kind: Kind,
-    layer: int,
+    places: Sequence[tuple[Kind, int]],
     attention: PatchAttention,
     dtype: torch.dtype | None,
     layers: int,
@@ -77,6 +81,13 @@ def _recorder(
             {name: states.detach().to(dtype or states.dtype) for name, states in blocks.items()}
             for blocks in (q, k)
         )
-        record._layers[kind, layer] = CapturedLayer(attention, q, k, graph)
+        record._layers.update(dict.fromkeys(places, CapturedLayer(attention, q, k, graph)))
 
     return keep
+
+
+def _instead(model: nn.Module) -> str:
+    """What to do with a model whose patches do not attend to each other."""
+    if members := getattr(model, "members", None):
+        return f"capture one of its members, as in model.members[{next(iter(members))!r}]"
+    return "use GraFeatMerge, or what gf.list_ways() says has attention"

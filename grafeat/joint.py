@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from grafeat.attention import Blocks, PatchAttention
+from grafeat.attention import Blocks, PatchAttention, fixed_or_learned
 from grafeat.graph import PatchGraph
 
 
@@ -31,6 +31,7 @@ class JointAttention(PatchAttention):
     """
 
     kind = "joint"
+    priors: Tensor
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class JointAttention(PatchAttention):
         super().__init__(
             names, width, heads, shared=shared, balance=balance, gain=gain, hidden=hidden, relations=relations
         )
-        self.priors = nn.Parameter(torch.ones(len(self.relations), heads), requires_grad=relations)
+        fixed_or_learned(self, "priors", torch.ones(len(self.relations), heads), learned=relations)
 
     def prior(self, query: str, key: str) -> Float[Tensor, "heads 1 1"]:
         """Factor on the logits of a relation, for each head."""

@@ -16,10 +16,11 @@ from grafeat.attention import (
     Vertices,
 )
 from grafeat.config import MergeConfig
-from grafeat.graph import PatchGraph
+from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet, check_grids
 from grafeat.joint import JointAttention
-from grafeat.models import GridModel, MergeOutput, States
+from grafeat.models import MergeOutput, States
+from grafeat.patchmodel import PatchModel
 from grafeat.projection import (
     OCTAVES,
     Projection,
@@ -64,7 +65,7 @@ class Step(nn.Module):
         return {kind: layer for kind, layer in named.items() if layer is not None}
 
 
-class GraFeatMerge(GridModel):
+class GraFeatMerge(PatchModel):
     """Merges frozen backbones through the graph of their patches.
 
     Each patch of each backbone becomes a vertex of width d: its standardised and reduced features, projected, plus its
@@ -89,6 +90,8 @@ class GraFeatMerge(GridModel):
     Ours are any number of sets instead of two, rotary positions in cross attention, count balance and the readout.
     """
 
+    readout: Readout
+
     def __init__(self, config: MergeConfig) -> None:
         super().__init__(dict(config.backbones), config.num_classes, config.classes)
         self.config = config
@@ -111,6 +114,21 @@ class GraFeatMerge(GridModel):
         self.head = nn.Linear(width, config.num_classes)
         if not config.positions:  # drawn all the same, so that all else begins alike
             self.place = self.rotary = self.readout.place = None
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of edges over which there are messages."""
+        return self.config.kinds
+
+    @property
+    def depth(self) -> int:
+        """How often there are messages of each kind."""
+        return self.config.depth
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of each layer."""
+        return self.config.heads
 
     @classmethod
     def for_grids(
@@ -214,10 +232,10 @@ class GraFeatMerge(GridModel):
         return MergeOutput(
             logits=self.head(reading.vector),
             vector=reading.vector,
-            vertices=_on_grids(x, graph),
+            vertices=on_grids(x, graph),
             own={name: self.head(vector) for name, vector in reading.own.items()},
-            reading=_on_grids(reading.weights.mT, graph),
-            states=tuple(_on_grids(state, graph) for state in seen) if states else (),
+            reading=on_grids(reading.weights.mT, graph),
+            states=tuple(on_grids(state, graph) for state in seen) if states else (),
         )
 
     @torch.no_grad()
@@ -288,5 +306,6 @@ def _layer(kind: type[L], config: MergeConfig) -> L:
     )
 
 
-def _on_grids(x: Float[Tensor, "b n k"], graph: PatchGraph) -> States:
+def on_grids(x: Float[Tensor, "b n k"], graph: PatchGraph) -> States:
+    """What there is of each vertex (b, n, k), on the backbones' grids."""
     return {name: x[:, own].mT.unflatten(-1, graph.shapes[name]) for name, own in graph.slices.items()}

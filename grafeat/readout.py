@@ -1,6 +1,7 @@
 """The readout: from the final states of all vertices to one image vector."""
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,7 +33,30 @@ class Reading:
     weights: Float[Tensor, "b queries n"]
 
 
-class Readout(nn.Module):
+class PatchReadout(nn.Module):
+    """What reads the image vector from the final states of all vertices.
+
+    Attributes:
+        norm: What the states pass before they are read.
+        without: Knocks patches out: takes a backbone's name and the logits (b, patches, queries) of its patches, and
+            makes some of them −∞; None for none.
+    """
+
+    norm: nn.LayerNorm
+    without: Callable[[str, Tensor], Tensor] | None
+
+    @abstractmethod
+    def vector(
+        self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
+    ) -> Float[Tensor, "b d"]:
+        """The image vector, given each patch's weight, and its state behind the norm."""
+
+    @abstractmethod
+    def even(self, graph: PatchGraph) -> dict[str, float]:
+        """The mass of each backbone if the logits of all patches were equal; sums to 1."""
+
+
+class Readout(PatchReadout):
     """Some learned queries attend over all vertices; what they read becomes one image vector.
 
     A query's logit for a vertex is learned from the vertex's state and from its place, so that queries can specialise
@@ -83,7 +107,7 @@ class Readout(nn.Module):
         # A lone backbone's embedding would cancel in the softmax and never receive gradient.
         gated = kind in ("each", "relation") and len(names) > 1 and relations
         self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
-        self.without: Callable[[str, Tensor], Tensor] | None = None  # knocks patches out: their logits become −∞
+        self.without = None
 
     def forward(self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph) -> Reading:
         """The image vector of each picture, and what it was made of.
@@ -111,6 +135,20 @@ class Readout(nn.Module):
         own = {name: self.value(reading.flatten(1), name) for name, reading in read.items()}
         weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
         return Reading(torch.stack(parts).sum(dim=0), own, weights.mT)
+
+    def vector(
+        self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
+    ) -> Float[Tensor, "b d"]:
+        """The image vector, given each patch's weight, and its state behind the norm."""
+        read = [self.value((block @ states[name]).flatten(1), name) for name, block in weights.items()]
+        return torch.stack(read).sum(dim=0)
+
+    def even(self, graph: PatchGraph) -> dict[str, float]:
+        """The mass of each backbone if the logits of all patches were equal: every kind balances counts."""
+        relation = torch.zeros(len(graph.names))
+        if self.relation is not None:
+            relation = self.relation[[self.names.index(name) for name in graph.names]]
+        return dict(zip(graph.names, relation.softmax(dim=0).tolist(), strict=True))
 
     def calibrate(self, own: Float[Tensor, "m b t"], labels: Int[Tensor, " b"]) -> None:
         """Sets the relation embeddings of `each` to those that say most about held-out labels.

@@ -17,8 +17,8 @@ from grafeat.explanations.removal import taken_apart
 from grafeat.explanations.standardised import frozen
 from grafeat.explanations.verdict import Audit
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
+from grafeat.patchmodel import PatchModel, as_patches
 
 # What explains pictures: a function like `relevance` with its method and options filled in.
 Explainer = Callable[[GridModel, GridSet, Tensor], Relevance]
@@ -64,7 +64,7 @@ def audit(
     """
     check_count("batch_size", batch_size)
     explainers = _explainers(method, seed)
-    given = grids if isinstance(grids, GridSet) else GridSet(grids)
+    given = as_patches(model, grids)
     if len(given) < 2:
         raise ValueError(
             f"grids: got {len(given)} pictures; expected 2 or more, better fifty; slice more: grids[:50]"
@@ -76,7 +76,7 @@ def audit(
     explained = {name: explain(exact, given, targets) for name, explain in explainers.items()}
     values = {name: _values(found, given, name) for name, found in explained.items()}
     removals = taken_apart(exact, given, targets, values, batch_size=batch_size, seed=seed)
-    reference = "ablation" if isinstance(model, GraFeatMerge) else "feature_ablation"
+    reference = "ablation" if isinstance(model, PatchModel) else "feature_ablation"
     ablated = _values(relevance(exact, given, targets, method=reference), given, reference)
     untrained = shuffled(exact, seed)
     measured = {}

@@ -17,8 +17,8 @@ from grafeat.explanations.shapley import interactions, sampled_values, shapley_v
 from grafeat.explanations.standardised import frozen
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
+from grafeat.patchmodel import PatchModel
 
 MOST_EXACT = 10  # backbones whose every subset is computed
 ORDERS = 64  # random orders where there are more
@@ -80,7 +80,7 @@ def dominance(
         full=game.worth(game.everyone, targets),
         correct=correct,
         left_out=left_out,
-        routing=routing(quick, shown, few) if isinstance(quick, GraFeatMerge) else None,
+        routing=routing(quick, shown, few) if isinstance(quick, PatchModel) else None,
         knockouts=_knocked(quick, shown, targets, few) if knockouts else {},
         classes=tuple(model.classes),
         seed=seed,
@@ -120,19 +120,19 @@ def _knocked(
     model: GridModel, grids: GridSet, targets: Int[Tensor, " b"], batch_size: int
 ) -> dict[str, Float[Tensor, " b"]]:
     """Change of the centred logit without all cross edges, each pair, each layer and each head."""
-    if not isinstance(model, GraFeatMerge):
+    if not isinstance(model, PatchModel):
         return {}
-    graph = PatchGraph.of(grids[:1])
+    graph = model.patches(grids[:1])
     several = len(graph.names) > 1
     pairs = [KnockOut("cross", query=query, key=key) for query, key in graph.relations("cross")]
     layers = [
         KnockOut(kind, layer=layer, head=head)
         for kind in KINDS
-        if (model.config.intra if kind == "intra" else model.config.cross and several)
-        for layer in range(model.config.depth)
-        for head in (None, *range(model.config.heads))
+        if kind in model.kinds and (several or kind == "intra")
+        for layer in range(model.depth)
+        for head in (None, *range(model.heads))
     ]
-    chosen = [*([KnockOut("cross"), *pairs] if several and model.config.cross else []), *layers]
+    chosen = [*([KnockOut("cross"), *pairs] if several and "cross" in model.kinds else []), *layers]
     changes: dict[str, list[Tensor]] = {str(one): [] for one in chosen}
     for part, own in zip(batches(grids, batch_size), targets.split(batch_size), strict=True):
         before = centred(model(part).logits.cpu(), own)

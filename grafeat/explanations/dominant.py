@@ -8,6 +8,7 @@ import networkx as nx
 import pandas as pd
 import torch
 
+from grafeat.attention import kind_of
 from grafeat.captured import CapturedAttention
 from grafeat.capturing import capture
 from grafeat.explanations.game import centred
@@ -15,8 +16,8 @@ from grafeat.explanations.knockouts import KnockOut, Together, knocked_logits
 from grafeat.explanations.relevance import relevance
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.merge import GraFeatMerge
 from grafeat.models import evaluating
+from grafeat.patchmodel import PatchModel, as_patches, check_patches
 
 PREDICTION = "prediction"  # the vertex that stands for the image vector and what is made of it
 
@@ -108,7 +109,7 @@ class DominantPatches:
 
 
 def dominant(
-    model: GraFeatMerge,
+    model: PatchModel,
     grids: GridSet | Sequence[FeatureGrid],
     target: int | None = None,
     *,
@@ -131,11 +132,10 @@ def dominant(
         TypeError: If the model has no patch graph.
         ValueError: If there are more pictures than one, `count` is out of range, or as `relevance` does.
     """
-    shown = grids if isinstance(grids, GridSet) else GridSet(grids)
+    shown = as_patches(model, grids)
     if len(shown) != 1:
         raise ValueError(f"grids: got {len(shown)} pictures; expected one; slice it: grids[7]")
-    if not isinstance(model, GraFeatMerge):
-        raise TypeError(f"model: got {type(model).__name__}, which has no patch graph; expected GraFeatMerge")
+    check_patches(model)
     graph = PatchGraph.of(shown)
     if not 1 <= count < graph.num_vertices:
         raise ValueError(
@@ -167,23 +167,22 @@ def dominant(
     return DominantPatches(patches, values, tuple(edges), full, alone, without, name, method, graph)
 
 
-def _acts(model: GraFeatMerge, source: Patch, end: Patch | None) -> bool:
+def _acts(model: PatchModel, source: Patch, end: Patch | None) -> bool:
     """Whether the model has an edge from one to the other; an end of None is the readout."""
     if end is None:
         return True
-    return source != end and (model.config.intra if source.backbone == end.backbone else model.config.cross)
+    return source != end and kind_of(source.backbone, end.backbone) in model.kinds
 
 
-def _weights(model: GraFeatMerge, grids: GridSet, ways: Sequence[tuple[Patch, Patch | None]]) -> list[float]:
+def _weights(model: PatchModel, grids: GridSet, ways: Sequence[tuple[Patch, Patch | None]]) -> list[float]:
     """How much attention each edge carries."""
-    attentive = model.config.intra or model.config.cross  # there may be nothing to capture
-    with capture(model) if attentive else nullcontext(CapturedAttention()) as attention:
+    with capture(model) if model.kinds else nullcontext(CapturedAttention()) as attention:
         reading = model(grids).reading
     found = []
     for source, end in ways:
         if end is None:
             found.append(float(reading[source.backbone][0, :, source.row, source.column].mean()))
             continue
-        rows = [attention.row(end, layer=layer)[source.backbone] for layer in range(model.config.depth)]
+        rows = [attention.row(end, layer=layer)[source.backbone] for layer in range(model.depth)]
         found.append(sum(float(row[source.row, source.column]) for row in rows) / len(rows))
     return found

@@ -11,8 +11,8 @@ from torch import Tensor
 from grafeat.attention import Attend, LayerKind, PatchAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import GridSet
-from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
+from grafeat.patchmodel import PatchModel, check_patches
 
 End = str | Patch | tuple[str, int, int] | None
 
@@ -93,7 +93,7 @@ Together = KnockOut | tuple[KnockOut, ...]
 
 
 @contextmanager
-def knock_out(model: GraFeatMerge, knockouts: Together | list[Together], graph: PatchGraph) -> Iterator[None]:
+def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: PatchGraph) -> Iterator[None]:
     """Takes edges out of a model's passes while the context is open.
 
     They are masked before the softmax, so that the rest of a row shares their weight. A patch with no edge left gets a
@@ -103,7 +103,8 @@ def knock_out(model: GraFeatMerge, knockouts: Together | list[Together], graph: 
     Args:
         model: The model.
         knockouts: One for all pictures, or a list with one for each. A tuple is taken out together.
-        graph: The patch graph of the pictures; `PatchGraph.of(grids)`.
+        graph: The patch graph of the pictures; `PatchGraph.of(grids)`, or `model.patches(grids)` where a model
+            resamples them.
 
     Raises:
         ValueError: If a knock-out names what the model or the graph does not have; in the pass, if there are as many as
@@ -140,7 +141,7 @@ def refuse_knocked_out(model: GridModel, asked: str) -> None:
         ValueError: If edges or patches are out.
     """
     layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
-    unread = isinstance(model, GraFeatMerge) and model.readout.without is not None
+    unread = isinstance(model, PatchModel) and model.readout.without is not None
     if unread or any(layer.attend is not None for layer in layers):
         raise ValueError(
             f"model: edges are knocked out already; expected none for {asked!r}; leave knock_out first"
@@ -149,7 +150,7 @@ def refuse_knocked_out(model: GridModel, asked: str) -> None:
 
 @torch.no_grad()
 def knocked_logits(
-    model: GraFeatMerge, grids: GridSet, knockouts: Sequence[Together], *, batch_size: int = 32
+    model: PatchModel, grids: GridSet, knockouts: Sequence[Together], *, batch_size: int = 32
 ) -> Float[Tensor, "k t"]:
     """The logits of one picture under many knock-outs.
 
@@ -167,7 +168,7 @@ def knocked_logits(
     """
     if len(grids) != 1:
         raise ValueError(f"grids: got {len(grids)} pictures; expected one; slice it: grids[7]")
-    graph = PatchGraph.of(grids)
+    graph = model.patches(grids)
     found = []
     for start in range(0, len(knockouts), batch_size):
         some = list(knockouts[start : start + batch_size])
@@ -264,12 +265,11 @@ def _together(one: Together) -> tuple[KnockOut, ...]:
     return (one,) if isinstance(one, KnockOut) else tuple(one)
 
 
-def _check(model: GraFeatMerge, knockouts: Sequence[KnockOut], graph: PatchGraph) -> None:
-    if not isinstance(model, GraFeatMerge):
-        raise TypeError(f"model: got {type(model).__name__}, which has no patch graph; expected GraFeatMerge")
+def _check(model: PatchModel, knockouts: Sequence[KnockOut], graph: PatchGraph) -> None:
+    check_patches(model)
     for one in knockouts:
-        if one.layer is not None and not 0 <= one.layer < model.config.depth:
-            raise ValueError(f"layer: got {one.layer}; expected 0 to {model.config.depth - 1}; count from 0")
+        if one.layer is not None and not 0 <= one.layer < model.depth:
+            raise ValueError(f"layer: got {one.layer}; expected 0 to {model.depth - 1}; count from 0")
 
 
 def _said(end: End) -> str:

@@ -16,8 +16,8 @@ from grafeat.explanations.rollout import Row
 from grafeat.explanations.standardised import Subject, frozen, has_projections, in_order, standardised
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
+from grafeat.patchmodel import PatchModel, as_patches
 
 AT_ONCE = 4096  # vertices of all pictures of one pass
 
@@ -109,8 +109,9 @@ def relevance(
     | `ablation` | what the logit loses if nothing attends to the patch and the readout does not read it |
 
     Args:
-        model: A trained model; the attention methods, `grad_cam` and `ablation` need a `GraFeatMerge`.
-        grids: The pictures' grids.
+        model: A trained model; the attention methods, `grad_cam` and `ablation` need one whose patches attend to each
+            other, such as `GraFeatMerge`.
+        grids: The pictures' grids. A model that resamples them (`combo`) is explained on the grid on which it works.
         target: The class to explain, or one for each picture; the predicted classes if absent.
         method: One of the above. The default's values sum to the logit's change, and say what speaks against.
         samples: Points of `integrated_gradients` (50), draws of `gradient_shap` (50) or orders of `shapley` (25).
@@ -129,7 +130,7 @@ def relevance(
     without averaging gradients over places); all others Captum's (Kokhlikyan et al., arXiv 2009.07896).
     """
     chosen = _chosen(model, method, samples)
-    shown = grids if isinstance(grids, GridSet) else GridSet(grids)
+    shown = as_patches(model, grids)
     graph = PatchGraph.of(shown)
     if not len(shown):
         raise ValueError("grids: got no picture; expected at least one; slice fewer away")
@@ -160,19 +161,19 @@ def relevance(
 
 
 def _attention_rollout(subject: Subject) -> Row:
-    return rollout.attention_rollout(cast(GraFeatMerge, subject.model), subject.grids)
+    return rollout.attention_rollout(cast(PatchModel, subject.model), subject.grids)
 
 
 def _gradient_rollout(subject: Subject) -> Row:
-    return rollout.gradient_rollout(cast(GraFeatMerge, subject.model), subject.grids, subject.score)
+    return rollout.gradient_rollout(cast(PatchModel, subject.model), subject.grids, subject.score)
 
 
 def _grad_cam(subject: Subject) -> Row:
-    return rollout.grad_cam(cast(GraFeatMerge, subject.model), subject.grids, subject.score)
+    return rollout.grad_cam(cast(PatchModel, subject.model), subject.grids, subject.score)
 
 
 def _ablation(subject: Subject) -> Row:
-    return rollout.ablation(cast(GraFeatMerge, subject.model), subject.grids, subject.score)
+    return rollout.ablation(cast(PatchModel, subject.model), subject.grids, subject.score)
 
 
 @dataclass(frozen=True)
@@ -204,10 +205,11 @@ def _chosen(model: GridModel, method: str, samples: int | None) -> _Method:
         raise ValueError(f"method: got {method!r}; expected one of {', '.join(METHODS)}")
     chosen = _METHODS[method]
     kind = type(model).__name__
-    if chosen.graph and not isinstance(model, GraFeatMerge):
+    if chosen.graph and not isinstance(model, PatchModel):
         others = ", ".join(name for name, other in _METHODS.items() if not other.graph)
         raise TypeError(
-            f"model: got {kind}, which has no graph; {method!r} needs GraFeatMerge; or use {others}"
+            f"model: got {kind}, which has no graph; {method!r} needs GraFeatMerge, or another whose patches attend to "
+            f"each other; or use {others}"
         )
     if not has_projections(model):
         raise TypeError(

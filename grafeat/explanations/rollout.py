@@ -17,8 +17,8 @@ from grafeat.attention import Attend, LayerKind, PatchAttention
 from grafeat.explanations.knockouts import attended_to, refuse_knocked_out
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid
-from grafeat.merge import GraFeatMerge
 from grafeat.models import MergeOutput
+from grafeat.patchmodel import PatchModel
 
 COPIES = 8  # of a picture, each without another patch, that are computed at once: larger batches are slower
 
@@ -41,7 +41,7 @@ class LayerWeights:
 
 
 @contextmanager
-def attending(model: GraFeatMerge, attends: Sequence[Attend | None]) -> Iterator[None]:
+def attending(model: PatchModel, attends: Sequence[Attend | None]) -> Iterator[None]:
     """Lets each attention layer, in the order of the pass, turn logits into weights in its own way; None: the usual."""
     layers = attention_layers(model)
     before = [layer.attend for layer in layers]
@@ -54,13 +54,13 @@ def attending(model: GraFeatMerge, attends: Sequence[Attend | None]) -> Iterator
             layer.attend = old
 
 
-def attention_layers(model: GraFeatMerge) -> list[PatchAttention]:
+def attention_layers(model: PatchModel) -> list[PatchAttention]:
     """The attention layers of a model in the order of the pass."""
     return [module for module in model.modules() if isinstance(module, PatchAttention)]
 
 
 @contextmanager
-def kept_weights(model: GraFeatMerge) -> Iterator[list[LayerWeights]]:
+def kept_weights(model: PatchModel) -> Iterator[list[LayerWeights]]:
     """Keeps the weights of a model's next pass, layer by layer in the order of the pass, edges knocked out or not."""
     layers = attention_layers(model)
     kept = [LayerWeights(layer.kind) for layer in layers]
@@ -70,7 +70,7 @@ def kept_weights(model: GraFeatMerge) -> Iterator[list[LayerWeights]]:
 
 
 @torch.no_grad()
-def attention_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid]) -> Row:
+def attention_rollout(model: PatchModel, grids: Sequence[FeatureGrid]) -> Row:
     """Attention multiplied through the layers: where the image vector comes from, if messages were all that moved.
 
     Each layer's weights, mean over heads, are mixed half and half with the identity for the residual path, and the rows
@@ -86,7 +86,7 @@ def attention_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid]) -> Row:
     """
     with kept_weights(model) as layers:
         output = model(grids)
-    graph = PatchGraph.of(tuple(grids))
+    graph = model.patches(tuple(grids))
     row = _joined({name: block.flatten(2).mean(dim=1) for name, block in output.reading.items()}, graph)
     for layer in reversed(layers):
         mean = {name: weights.mean(dim=1) for name, weights in layer.weights.items()}
@@ -95,7 +95,7 @@ def attention_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid]) -> Row:
     return row
 
 
-def gradient_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) -> Row:
+def gradient_rollout(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> Row:
     """Attention that raises the score, multiplied through the layers: R ← R + E_heads[(∇A ⊙ A)⁺] · R.
 
     A is a layer's full matrix over all n patches: intra weights on its diagonal blocks, or cross weights off them. The
@@ -112,7 +112,7 @@ def gradient_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: S
     """
     with kept_weights(model) as layers:
         output = model(grids)
-    graph = PatchGraph.of(tuple(grids))
+    graph = model.patches(tuple(grids))
     row = _joined(_reading_relevance(model, output, score), graph)
     flat = [weights for layer in layers for weights in layer.weights.values()]
     found = iter(
@@ -130,7 +130,7 @@ def gradient_rollout(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: S
     return row
 
 
-def grad_cam(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) -> Row:
+def grad_cam(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> Row:
     """Gradient times final vertex state, summed over channels.
 
     The state is taken behind the readout's LayerNorm. Before it the product would always be 0, since a state times any
@@ -154,7 +154,7 @@ def grad_cam(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) ->
 
 
 @torch.no_grad()
-def ablation(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) -> Row:
+def ablation(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> Row:
     """What the score of one picture loses if nothing attends to a patch and the readout does not read it.
 
     The same as `knocked_logits` with `KnockOut(patch=…)` for each patch, but masks are as small as one patch allows.
@@ -168,7 +168,7 @@ def ablation(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) ->
         ValueError: If edges are knocked out already, or there is a single patch, so that none would be left.
     """
     refuse_knocked_out(model, "ablation")
-    graph = PatchGraph.of(tuple(grids))
+    graph = model.patches(tuple(grids))
     if graph.num_vertices == 1:
         raise ValueError(
             "grids: got a single patch; expected two or more for 'ablation'; no patch would be left"
@@ -186,7 +186,7 @@ def ablation(model: GraFeatMerge, grids: Sequence[FeatureGrid], score: Score) ->
 
 
 @contextmanager
-def _patches_out(model: GraFeatMerge, graph: PatchGraph, out: Int[Tensor, " k"]) -> Iterator[None]:
+def _patches_out(model: PatchModel, graph: PatchGraph, out: Int[Tensor, " k"]) -> Iterator[None]:
     """Takes one patch out of each picture of a batch."""
 
     def unread(name: str, logits: Float[Tensor, "k patches queries"]) -> Float[Tensor, "k patches queries"]:
@@ -221,15 +221,14 @@ def _without(kind: LayerKind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Atte
 
 
 def _reading_relevance(
-    model: GraFeatMerge, output: MergeOutput, score: Score
+    model: PatchModel, output: MergeOutput, score: Score
 ) -> dict[str, Float[Tensor, "b patches"]]:
     """Weights of the readout times what the score gains by them, if positive, mean over queries."""
     readout = model.readout
     weights = {name: block.flatten(2).detach().requires_grad_() for name, block in output.reading.items()}
     states = {name: readout.norm(block.detach().flatten(2).mT) for name, block in output.vertices.items()}
-    read = [readout.value((block @ states[name]).flatten(1), name) for name, block in weights.items()]
     gained = torch.autograd.grad(
-        score(model.head(torch.stack(read).sum(dim=0))).sum(), list(weights.values())
+        score(model.head(readout.vector(weights, states))).sum(), list(weights.values())
     )
     return {
         name: (gain * block).clamp(min=0).mean(dim=1).detach()

@@ -21,8 +21,8 @@ from grafeat.explorer.knocked import Knocked, described, knock_out_of, structure
 from grafeat.explorer.payload import Arrays
 from grafeat.explorer.source import Source
 from grafeat.grids import GridSet
-from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel, evaluating
+from grafeat.patchmodel import check_patches
 
 ALL_PATCHES, STRONGEST = 128, 32  # up to so many patches a page holds each one's knock-out; of more, the strongest
 ON_PAGE = ("gradient_rollout", "integrated_gradients", "ablation")  # relevance of the predicted class in a page
@@ -65,7 +65,7 @@ def logits_without(model: GridModel, grids: GridSet, many: Sequence[Knocked]) ->
     """The logits of one picture without each of many.
 
     Args:
-        model: A `GraFeatMerge`.
+        model: A model whose patches attend to each other.
         grids: The grids of one picture.
         many: What to knock out, each as `checked` gives it.
 
@@ -75,8 +75,7 @@ def logits_without(model: GridModel, grids: GridSet, many: Sequence[Knocked]) ->
     Raises:
         TypeError: If the model has no patch graph.
     """
-    if not isinstance(model, GraFeatMerge):
-        raise TypeError(f"model: got {type(model).__name__}, which has no patch graph; expected GraFeatMerge")
+    model = check_patches(model)
     found = torch.zeros(len(many), model.num_classes)
     with evaluating(model):
         for row, knocked in enumerate(many):

@@ -39,7 +39,7 @@ class Block(NamedTuple):
 
     @property
     def weights(self) -> Float[Tensor, "heads queries keys"]:
-        """The attention weights; each row sums to 1."""
+        """The attention weights; each row sums to 1, in a joint layer together with the other kind's."""
         return (self.logits - self.lse[..., None]).exp()
 
 
@@ -97,7 +97,7 @@ def pack(attention: CapturedAttention, picture: int, form: Form, *, k: int = 0) 
         Arrays by name; all vertices are numbered as in the patch graph, axes are (layer, head, vertex, …).
     """
     shape = Shape.of(attention)
-    arrays = _empty(shape, form, k, len(attention.graph.names))
+    arrays = _empty(shape, form, k, len(attention.graph.names), joint=attention.joint)
     for block in blocks(attention, picture):
         weights = block.weights
         _summarise(arrays, block, weights, attention)
@@ -106,7 +106,8 @@ def pack(attention: CapturedAttention, picture: int, form: Form, *, k: int = 0) 
         if form == "rows":
             _write_rows(arrays, block, weights)
         elif form == "strongest":
-            _write_strongest(arrays, block, torch.cat([weights, weights.mean(dim=0, keepdim=True)]), k)
+            whole = torch.cat([weights, weights.mean(dim=0, keepdim=True)])
+            _write_strongest(arrays, block, whole, k, joint=attention.joint)
         elif form == "states":
             kind = KINDS.index(block.kind)
             arrays["lse"][block.layer, kind, :, block.own] = block.lse
@@ -121,16 +122,11 @@ def blocks(attention: CapturedAttention, picture: int) -> Iterator[Block]:
     every = torch.arange(graph.num_vertices)
     for kind in attention.kinds:
         for layer in range(attention.layers(kind)):
-            q, k, biases = attention.states(kind, layer, picture)
             for name, own in graph.slices.items():
                 inside = (every >= own.start) & (every < own.stop)
                 seen = every[inside if kind == "intra" else ~inside]
-                others = [name] if kind == "intra" else [other for other in graph.names if other != name]
-                keys = torch.cat([k[other][0] for other in others], dim=1)
-                logits = q[name][0] @ keys.mT / math.sqrt(keys.shape[-1])
-                bias = biases[name]
-                logits = (logits if bias is None else logits + bias).cpu()
-                yield Block(kind, layer, own, seen, logits, logits.logsumexp(dim=-1))
+                logits, lse = attention.logits(kind, name, layer=layer, picture=picture)
+                yield Block(kind, layer, own, seen, logits.cpu(), lse.cpu())
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, list], bytes]:
@@ -146,7 +142,7 @@ def to_bytes(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, list], bytes]:
     return places, b"".join(parts)
 
 
-def _empty(shape: Shape, form: Form, k: int, backbones: int) -> Arrays:
+def _empty(shape: Shape, form: Form, k: int, backbones: int, *, joint: bool) -> Arrays:
     layers, heads, n, width = shape.layers, shape.heads, shape.vertices, shape.head_width
     arrays: dict[str, tuple[type, tuple[int, ...]]] = {
         "top": (np.float32, (layers, heads + 1, 2)),  # the last "head" is the mean over heads
@@ -176,19 +172,25 @@ def _empty(shape: Shape, form: Form, k: int, backbones: int) -> Arrays:
         }
     if form in ("rows", "strongest"):  # rounded or cut weights do not sum up
         arrays["received"] = (np.float32, (layers, heads + 1, n, backbones))
-        if backbones > 2:  # else the whole mass of each kind goes to one grid
+        if backbones > 2 or joint:  # else the whole mass of each kind goes to one grid
             arrays["mass"] = (np.float32, (layers, heads + 1, n, backbones))
     return {name: np.zeros(size, dtype) for name, (dtype, size) in arrays.items()}
 
 
 def _summarise(arrays: Arrays, block: Block, weights: Tensor, attention: CapturedAttention) -> None:
-    """The largest weight, the mean entropy as a share of the largest possible, and where the mass goes."""
+    """The largest weight, the mean entropy as a share of the largest possible, and where the mass goes.
+
+    In a joint layer the entropy is that of the kind's own weights, brought to sum 1.
+    """
     layer, kind, graph = block.layer, KINDS.index(block.kind), attention.graph
     mean = weights.mean(dim=0)
     tops = torch.cat([weights.amax(dim=(1, 2)), mean.amax()[None]]).numpy()
     arrays["top"][layer, :, kind] = np.maximum(arrays["top"][layer, :, kind], tops)  # NaN stays NaN
     entropy = (block.lse - (weights * block.logits).sum(dim=-1)).mean(dim=-1)  # −Σ w log w
     of_mean = torch.special.entr(mean).sum(dim=-1).mean()
+    if attention.joint:
+        entropy = torch.special.entr(weights / weights.sum(dim=-1, keepdim=True)).sum(dim=-1).mean(dim=-1)
+        of_mean = torch.special.entr(mean / mean.sum(dim=-1, keepdim=True)).sum(dim=-1).mean()
     largest = math.log(len(block.seen)) or 1.0  # one key alone leaves no choice: entropy 0
     share = (block.own.stop - block.own.start) / graph.num_vertices
     arrays["entropy"][layer, :, kind] += share * torch.cat([entropy, of_mean[None]]).numpy() / largest
@@ -223,7 +225,7 @@ def _write_rows(arrays: Arrays, block: Block, weights: Tensor) -> None:
         arrays["weights"][block.layer, :, vertex, seen] = row.T.numpy()
 
 
-def _write_strongest(arrays: Arrays, block: Block, weights: Tensor, k: int) -> None:
+def _write_strongest(arrays: Arrays, block: Block, weights: Tensor, k: int, *, joint: bool) -> None:
     values, at = weights.topk(min(k, weights.shape[-1]), dim=-1)
     kind, kept = KINDS.index(block.kind), values.shape[-1]
     scale = values[..., :1]
@@ -233,7 +235,8 @@ def _write_strongest(arrays: Arrays, block: Block, weights: Tensor, k: int) -> N
     arrays["where"][layer, :, own, kind, :kept] = block.seen[at].numpy().astype(np.uint16)
     arrays["weights"][layer, :, own, kind, :kept] = levels.numpy()
     arrays["scale"][layer, :, own, kind] = scale[..., 0].numpy()
-    arrays["kept"][layer, :, own, kind] = values.sum(dim=-1).numpy()
+    mass = weights.sum(dim=-1) if joint else 1
+    arrays["kept"][layer, :, own, kind] = (values.sum(dim=-1) / mass).numpy()
 
 
 def _write_states(arrays: Arrays, attention: CapturedAttention, picture: int) -> None:
@@ -254,9 +257,14 @@ def _write_states(arrays: Arrays, attention: CapturedAttention, picture: int) ->
 
 
 def _is_fine(attention: CapturedAttention) -> bool:
-    """Whether rounding to 16 bits moves no logit by more than 1/250: six standard deviations of the rounding's sum."""
+    """Whether rounding to 16 bits moves no logit by more than 1/250: six standard deviations of the rounding's sum.
+
+    A page multiplies queries by keys and knows no priors, so that states with priors would not do.
+    """
     for kind in attention.kinds:
         for layer in range(attention.layers(kind)):
+            if bool((attention.priors(kind, layer) != 1).any()):
+                return False
             spread = torch.zeros(())
             for states, others in itertools.permutations(attention.states(kind, layer)[:2]):
                 length = max(float(block.norm(dim=-1).amax()) for block in states.values())
@@ -272,7 +280,7 @@ def _write_bias(into: np.ndarray, biases: Mapping[str, Tensor | None], attention
     names, sizes = attention.graph.names, attention.graph.sizes
     for query, bias in biases.items():
         if bias is not None:
-            others = [name for name in names if name != query]
+            others = [name for name in names if name != query or attention.joint]
             for other, part in zip(others, bias[0].split([sizes[name] for name in others]), strict=True):
                 into[names.index(query), names.index(other)] = float(part[0])
 
@@ -324,9 +332,10 @@ class VertexWeights:
         _write_bias(bias, biases, self.attention)
         each = torch.from_numpy(bias).repeat_interleave(sizes, dim=0).repeat_interleave(sizes, dim=1)
         lse, scale = self.lse[layer, KINDS.index(kind)], math.sqrt(keys.shape[-1])
-        attends = (keys @ queries[:, vertex, :, None])[..., 0] / scale + each[vertex] - lse[:, vertex, None]
-        attended = (queries @ keys[:, vertex, :, None])[..., 0] / scale + each[:, vertex] - lse
-        return attends, attended
+        prior = self.attention.priors(kind, layer).repeat_interleave(sizes, dim=2).repeat_interleave(sizes, dim=1)
+        attends = (keys @ queries[:, vertex, :, None])[..., 0] * prior[:, vertex] / scale
+        attended = (queries @ keys[:, vertex, :, None])[..., 0] * prior[:, :, vertex] / scale
+        return attends + each[vertex] - lse[:, vertex, None], attended + each[:, vertex] - lse
 
 
 def _in_8_bits(name: str, weights: Float[Tensor, "layers heads n"], own: slice) -> Arrays:

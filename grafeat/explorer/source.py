@@ -111,6 +111,7 @@ class Source:
                 for name, (rows, columns) in graph.shapes.items()
             ],
             "kinds": list(attention.kinds),
+            "joint": attention.joint,
             "layers": max(attention.layers(kind) for kind in attention.kinds),
             "heads": attention.heads,
             "classes": list(self.model.classes),

@@ -12,9 +12,11 @@ import torch
 from grafeat.config import MergeConfig
 from grafeat.fusion.aligned import Add, Multiply
 from grafeat.fusion.budget import learned, solved
+from grafeat.fusion.combo import Combo
 from grafeat.fusion.committee import Committee, Ensemble, Voting
 from grafeat.fusion.mixer import MixConfig, Mixer, check_several
 from grafeat.fusion.pooled import Concat, Gated, Linear
+from grafeat.fusion.sva import Sva
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
@@ -63,6 +65,8 @@ _ROWS = (
     Way("cross_only", "merge without intra layers", "–", GraFeatMerge, {"intra": False}, attention=True, least=2),
     Way("intra_only", "merge without cross layers", "–", GraFeatMerge, {"cross": False}, attention=True),
     Way("joint", "merge with one softmax over all patches", "HGT 2020", GraFeatMerge, {"joint": True}, attention=True),
+    Way("sva", "learned queries, each reading its region of all grids", "Cambrian-1 2024", Sva),
+    Way("combo", "transformer over all patches, read by a class token", "ComBo 2025", Combo, attention=True),
     Way("ensemble", "mean logits of singles, each trained by itself", "Hansen and Salamon 1990", Ensemble, least=2),
     Way("voting", "votes of the same singles", "Hansen and Salamon 1990", Voting, least=2),
     Way("merge", "intra and cross attention, the default model", "this project", GraFeatMerge, attention=True),

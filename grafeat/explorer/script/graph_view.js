@@ -17,14 +17,18 @@ export class GraphView extends Part {
     const first = (edges) => edges.slice(0, k);
     if (this.edgesKey === key && this.edgesOf === this.data) return this.foundEdges.map(first);
     const found = [[], []];
+    const masses = [0, 0];
     for (let i = 0; i < this.graph.n; i++) {
       if (!this.weights.ready(i)) return null;
       const row = this.weights.row(layer, head, i);
       for (const kind of this.graph.kinds)
         for (const j of strongest(row, MOST, (other) => other !== i && this.readings.kindOf(i, other) === kind)) found[kind].push([i, j, row[j]]);
+      for (const [backbone, { start }] of this.graph.slices.entries())
+        masses[this.readings.kindOf(i, start)] += this.weights.massOf(layer, head, i, backbone, true) ?? sum(this.readings.part(row, backbone));
     }
     this.foundEdges = found.map((edges) => edges.sort((a, b) => b[2] - a[2]).slice(0, MOST));
-    Object.assign(this, { edgesKey: key, edgesOf: this.data });
+    const whole = [this.graph.n, this.graph.n]; // where each kind has a softmax of its own
+    Object.assign(this, { edgesKey: key, edgesOf: this.data, masses: this.facts.joint ? masses : whole });
     return this.foundEdges.map(first);
   }
 
@@ -123,7 +127,7 @@ export class GraphView extends Part {
     }
     const said = this.graph.kinds.map((kind) => {
       const count = found[kind].length;
-      return `${kind === 0 ? "╌╌ intra" : "── cross"}: ${count} strongest edges keep ${percent(sum(found[kind].map((edge) => edge[2])) / this.graph.n)}`;
+      return `${kind === 0 ? "╌╌ intra" : "── cross"}: ${count} strongest edges keep ${percent(sum(found[kind].map((edge) => edge[2])) / this.masses[kind])}`;
     });
     this.explorer.legend.caption.textContent = `${said.join(" · ")} of their mass; loops left out. Routing, not importance.`;
   }

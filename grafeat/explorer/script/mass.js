@@ -12,8 +12,13 @@ export class Mass extends Part {
     return h("section", {}, this.title, this.rows);
   }
 
+  /** Whether each grid has a softmax of its own, so that only the spread varies. */
+  get apart() {
+    return this.panels.length < (this.facts.joint ? 2 : 3);
+  }
+
   draw() {
-    const spread = this.panels.length < 3 && this.state("direction") === "outgoing";
+    const spread = this.apart && this.state("direction") === "outgoing";
     this.title.firstChild.textContent = spread ? "Attention spread" : "Attention mass";
     const chosen = [[this.state("selected"), "selected"], ...this.state("pins").map((pin) => [pin, "pin"])];
     const rows = chosen.flatMap(([patch, mark]) => this.rowsOf(this.graph.vertex(patch), patch, mark));
@@ -36,7 +41,7 @@ export class Mass extends Part {
         const { mass, even } = this.readings.massOn(vertex, values, panel.number);
         const part = this.readings.part(values, panel.number);
         const kind = panel.number === own ? "intra" : "cross";
-        const whole = outgoing && this.panels.length < 3; // each grid has a softmax of its own: only the spread varies
+        const whole = outgoing && this.apart;
         const spread = effective(part);
         const [share, notch] = whole ? [spread / part.length, 1] : outgoing ? [mass, even] : [mass / even / 4, 0.25];
         const said = whole ? percent(spread / part.length) : outgoing ? percent(mass) : times(mass / even);

@@ -40,7 +40,7 @@ export class Overlay extends Part {
     const { vertex, values } = this.explorer.drawn;
     const outgoing = this.state("direction") === "outgoing";
     const found = strongest(values, this.state("edges"), (j) => this.readings.kindOf(vertex, j) === 1);
-    const total = outgoing ? 1 : sum(this.panels.map((panel) => (panel.number === this.graph.backboneOf[vertex] ? 0 : this.readings.massOn(vertex, values, panel.number).mass)));
+    const total = outgoing && !this.facts.joint ? 1 : sum(this.panels.map((panel) => (panel.number === this.graph.backboneOf[vertex] ? 0 : this.readings.massOn(vertex, values, panel.number).mass)));
     const high = found.length ? values[found[0]] : 1;
     let cut = false;
     for (const other of [...found].reverse()) {

@@ -74,7 +74,7 @@ export class PatchView extends Part {
       return;
     }
     const { mass, even } = this.readings.massOn(vertex, values, panel.number);
-    const lone = kind === 0 || this.panels.length === 2;
+    const lone = !this.facts.joint && (kind === 0 || this.panels.length === 2);
     if (this.state("direction") === "incoming") panel.note.textContent = `${KINDS[kind]} ${times(mass / even)} even`;
     else panel.note.textContent = lone ? KINDS[kind] : `${KINDS[kind]} ${percent(mass)}${panel.size[0] < 260 ? "" : `, even ${percent(even)}`}`;
   }

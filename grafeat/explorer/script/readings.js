@@ -60,7 +60,7 @@ export class Readings extends Part {
   massOn(vertex, values, backbone) {
     const { start, stop } = this.graph.slices[backbone];
     const outgoing = this.state("direction") === "outgoing";
-    const lone = outgoing && (this.panels.length < 3 || this.graph.backboneOf[vertex] === backbone); // its softmax's only grid
+    const lone = outgoing && !this.facts.joint && (this.panels.length < 3 || this.graph.backboneOf[vertex] === backbone); // its softmax's only grid
     const exact = this.weights.massOf(this.state("layer"), this.state("head"), vertex, backbone, outgoing);
     const summed = sum(this.part(values, backbone));
     const mass = Number.isNaN(summed) ? NaN : (exact ?? (lone ? 1 : summed));
