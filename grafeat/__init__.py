@@ -44,7 +44,7 @@ from grafeat.store import GridStore, extract
 from grafeat.training import fit
 
 if TYPE_CHECKING:
-    from grafeat import measures, planted, plots
+    from grafeat import lab, measures, planted, plots
     from grafeat.explanations.audit import audit
     from grafeat.explanations.dominance import dominance
     from grafeat.explanations.dominant import DominantPatches, dominant
@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     from grafeat.explanations.report import Dominance
     from grafeat.explanations.verdict import Audit, thresholds
     from grafeat.explorer import Explorer
+    from grafeat.lab.compare import compare
+    from grafeat.lab.comparison import Comparison
+    from grafeat.lab.contenders import Contender
+    from grafeat.lab.task import Task
 
 __version__ = "0.1.0"
 
@@ -60,7 +64,9 @@ __all__ = [
     "Audit",
     "Backbone",
     "CapturedAttention",
+    "Comparison",
     "Concat",
+    "Contender",
     "Crop",
     "CrossAttention",
     "Dominance",
@@ -81,14 +87,17 @@ __all__ = [
     "PictureSet",
     "PlainModel",
     "Relevance",
+    "Task",
     "audit",
     "capture",
+    "compare",
     "dominance",
     "dominant",
     "evaluate",
     "extract",
     "fit",
     "knock_out",
+    "lab",
     "list_backbones",
     "list_ways",
     "load",
@@ -110,19 +119,23 @@ __all__ = [
 # Imported when first used: tables, graphs and figures need packages that take longer to import than all else.
 _LATER = {
     "Audit": "explanations.verdict",
+    "Comparison": "lab.comparison",
+    "Contender": "lab.contenders",
     "Dominance": "explanations.report",
     "DominantPatches": "explanations.dominant",
     "Explorer": "explorer",
     "KnockOut": "explanations.knockouts",
     "Relevance": "explanations.relevance",
+    "Task": "lab.task",
     "audit": "explanations.audit",
+    "compare": "lab.compare",
     "dominance": "explanations.dominance",
     "dominant": "explanations.dominant",
     "knock_out": "explanations.knockouts",
     "relevance": "explanations.relevance",
     "thresholds": "explanations.verdict",
 }
-_MODULES = ("measures", "planted", "plots")
+_MODULES = ("lab", "measures", "planted", "plots")
 
 
 def __getattr__(name: str) -> Any:

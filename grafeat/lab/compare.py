@@ -1,0 +1,127 @@
+"""Does merging pay? Every way to mix and the controls, trained alike on the same labels, in one table."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm.auto import tqdm
+
+from grafeat.grids import GridSet
+from grafeat.lab.bench import Bench
+from grafeat.lab.cells import Cell
+from grafeat.lab.comparison import Comparison
+from grafeat.lab.contenders import Contender
+from grafeat.lab.lessons import lessons
+from grafeat.lab.table import Judged, rows
+from grafeat.lab.task import Task
+
+ORDER = ("way", "merge", "control")
+ONE_TASK = "given grids"  # what a task is called that was given as grids alone
+
+
+def compare(
+    tasks: GridSet | Task | Sequence[Task],
+    contenders: str | Contender | Sequence[str | Contender] | None = None,
+    *,
+    seeds: int | Sequence[int] = 5,
+    folder: str | Path | None = None,
+    controls: bool | Collection[str] = True,
+    parameters: Literal["matched", "own"] = "matched",
+    epochs: int | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Trains every way to mix on the same labels and says, with intervals, whether merging pays.
+
+    Each contender is trained with the defaults of `fit`, once for each seed, which draws the labels as well; tasks that
+    differ only in their test share their trainings. An ensemble costs no training: it is put together from the trained
+    singles. No label of a test is looked at before all is trained.
+
+    Args:
+        tasks: What is to be learned; grids with the parts `train`, `val` and `test` are one task.
+        contenders: Names of ways (`single` stands for each backbone alone) or of controls, or `Contender`s of your own;
+            every way of `list_ways()` if None.
+        seeds: How many, from 0; or the seeds themselves.
+        folder: Where each finished training is kept, in a file of its own. A comparison that was interrupted goes on
+            from there, and several may work in one folder at the same time, each on other tasks or seeds. Nothing is
+            kept if None.
+        controls: Whether the controls are in the table as well, on all tasks or on those that are named.
+        parameters: Whether ways with a free width get as many parameters as the merge (`matched`), or their `own`
+            default. The table reports each number.
+        epochs: Of every training; the defaults of `fit` if None.
+        device: Where to train; the CPU by default.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The table, which prints, draws and exports itself, and says in words what it shows.
+
+    Raises:
+        ValueError: If there is no task or seed, two share a name, a contender is unknown, or a training fails.
+        OSError: If the folder cannot be written.
+
+    Warns:
+        UserWarning: If a task has one backbone only, where the ways that need more are left out; if a file in the
+            folder is damaged or foreign, which is then made anew.
+
+    Source: seeds and pictures are drawn anew together: Davison and Hinkley, Bootstrap Methods and their Application,
+    1997. Choosing the rival on validation, and correcting tests over tasks: Demšar, JMLR 2006.
+    """
+    listed, numbers = _checked_tasks(tasks), _checked_seeds(seeds)
+    _check_choices(listed, controls, parameters)
+    wanted = [contenders] if isinstance(contenders, str | Contender) else contenders
+    groups = lessons(listed, wanted, numbers, controls=controls)
+    bench = Bench(
+        None if folder is None else Path(folder), matched=parameters == "matched", epochs=epochs, device=device
+    )
+    found: dict[str, dict[str, tuple[Contender, list[Cell]]]] = {task.name: {} for task in listed}
+    with tqdm(total=sum(map(len, groups)), desc="compare", unit="training", disable=not progress) as bar:
+        for group in groups:
+            for lesson, cells in bench.learn(group):
+                for name, cell in cells.items():
+                    found[name].setdefault(lesson.contender.name, (lesson.contender, []))[1].append(cell)
+                bar.set_postfix_str(f"{lesson.task.name}, {lesson.contender.name}, seed {lesson.seed}", refresh=False)
+                bar.update()
+    return Comparison(rows([Judged(task, _in_order(found[task.name]), numbers) for task in listed]))
+
+
+def _in_order(results: dict[str, tuple[Contender, list[Cell]]]) -> dict[str, tuple[Contender, list[Cell]]]:
+    """Ways first, then the merge, then the controls."""
+    return dict(sorted(results.items(), key=lambda item: ORDER.index(str(item[1][0].kind))))
+
+
+def _checked_tasks(tasks: GridSet | Task | Sequence[Task]) -> list[Task]:
+    if isinstance(tasks, GridSet):
+        tasks = Task(ONE_TASK, tasks)
+    listed = [tasks] if isinstance(tasks, Task) else list(tasks)
+    strange = [type(task).__name__ for task in listed if not isinstance(task, Task)]
+    if strange:
+        raise TypeError(f"tasks: got {strange[0]} among them; expected Task; wrap it: Task('name', grids)")
+    if not listed:
+        raise ValueError("tasks: got none; expected one or more; pass grids or a Task")
+    _check_different("tasks", [task.name for task in listed])
+    return listed
+
+
+def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers:
+        raise ValueError(f"seeds: got {seeds!r}; expected 1 or more; five give intervals that say something")
+    _check_different("seeds", numbers)
+    return numbers
+
+
+def _check_choices(tasks: Sequence[Task], controls: bool | Collection[str], parameters: str) -> None:
+    if parameters not in ("matched", "own"):
+        raise ValueError(f"parameters: got {parameters!r}; expected 'matched' or 'own'; leave it out for 'matched'")
+    names = [task.name for task in tasks]
+    strange = [] if isinstance(controls, bool) else [name for name in controls if name not in names]
+    if strange:
+        raise ValueError(f"controls: got {strange[0]!r}; expected True, False or some of {', '.join(names)}")
+
+
+def _check_different(argument: str, given: Sequence[object]) -> None:
+    (often, count), *_ = Counter(given).most_common(1)
+    if count > 1:
+        raise ValueError(f"{argument}: got {often!r} {count} times; expected different ones; rename or leave out")

@@ -1,0 +1,119 @@
+"""A comparison in words: figures as they are printed, and what they mean for who asks whether merging pays."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+Outcome = Literal["paid", "lost", "even", ""]
+RIVALS = {"concat": "concatenation", "ensemble": "the ensemble"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one task shows.
+
+    Attributes:
+        task: The task.
+        outcome: Whether merging paid against the best rival, with an interval above 0; lost, with one below; or neither
+            is sure. Empty where there is no merge, or nothing to hold it against.
+        winners: Which of `concat` and `ensemble` are better than the merge, with an interval above 0.
+        sentence: All of it in words.
+    """
+
+    task: str
+    outcome: Outcome
+    winners: tuple[str, ...]
+    sentence: str
+
+
+def judged(rows: pd.DataFrame) -> Said:
+    """What the rows of one task show."""
+    records: list[dict[str, Any]] = rows.to_dict("records")
+    task = records[0]["task"]
+    merge = next((row for row in records if row["kind"] == "merge"), None)
+    if merge is None:
+        return Said(task, "", (), f"{task}: no merge was compared.")
+    rival = next((row for row in records if row["contender"] == merge["best rival"]), None)
+    if rival is None:
+        return Said(task, "", (), f"{task}: there was no rival to the merge ({figure(merge)}).")
+    outcome = _outcome(merge["to best rival low"], merge["to best rival high"])
+    better = [row for row in records if row["kind"] == "way" and row["to merge low"] > 0]
+    winners = tuple(name for name in RIVALS if name in {row["contender"] for row in better})
+    sentence = f"{task}: {_main(merge, rival, outcome)}{_others(better, rival)}"
+    return Said(task, outcome, winners, sentence)
+
+
+def summary(found: Sequence[Said]) -> str:
+    """All tasks in a sentence or two."""
+    counted = [one for one in found if one.outcome]
+    if not counted:
+        return "Nothing can be said of merging: no task has both a merge and a rival."
+    paid, lost, even = ([one.task for one in counted if one.outcome == kind] for kind in ("paid", "lost", "even"))
+    said = (
+        f"Against the best other way, chosen on validation, merging paid on {len(paid)} of {_tasks(len(counted))}, "
+        f"lost on {len(lost)}, and made no sure difference on {len(even)}."
+    )
+    for name, words in RIVALS.items():
+        won = [one.task for one in counted if name in one.winners]
+        if won:
+            said += f" {words[0].upper()}{words[1:]} wins against the merge on {len(won)}: {', '.join(won)}."
+    return said
+
+
+def figure(row: Mapping[str, Any]) -> str:
+    """A mean with its interval, in per cent without the sign."""
+    return f"{100 * row['mean']:.1f} ({interval(row['low'], row['high'])})"
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of an interval, in per cent without the sign."""
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def difference(row: Mapping[str, Any], other: str) -> str:
+    """How many points a row is better than another, with the interval; a dash where there is nothing to compare."""
+    value, low, high = (row[f"to {other}{end}"] for end in ("", " low", " high"))
+    return "–" if math.isnan(value) else f"{_points(value)} ({_points(low)} to {_points(high)})"
+
+
+def _main(merge: Mapping[str, Any], rival: Mapping[str, Any], outcome: Outcome) -> str:
+    means = f"{figure(merge)} against {figure(rival)} of {_called(rival)}, the best other way on validation"
+    gain = f"{difference(merge, 'best rival')} points"
+    return {
+        "paid": f"merging paid, {means}: {gain}.",
+        "lost": f"merging did not pay, {means}: {gain}. {_upper(_called(rival))} wins.",
+        "even": f"no sure difference, {means}: {gain}.",
+    }[outcome or "even"]
+
+
+def _others(better: Sequence[Mapping[str, Any]], rival: Mapping[str, Any]) -> str:
+    """Those that the test shows to be better than the merge, and that validation did not choose."""
+    more = [row for row in better if row["contender"] != rival["contender"]]
+    if not more:
+        return ""
+    listed = "; ".join(f"{_called(row)} by {difference(row, 'merge')}" for row in more)
+    return f" Better than the merge on the test, though not chosen on validation: {listed}."
+
+
+def _outcome(low: float, high: float) -> Outcome:
+    return "paid" if low > 0 else "lost" if high < 0 else "even"
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    return RIVALS.get(row["contender"], f"{row['contender']!r}")
+
+
+def _points(value: float) -> str:
+    said = f"{100 * value:+.1f}".replace("-", "−")
+    return said.replace("+0.0", "0.0").replace("−0.0", "0.0")
+
+
+def _upper(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'' if count == 1 else 's'}"
