@@ -103,8 +103,8 @@ def controls(task: Task) -> list[Contender]:
     names, last = task.names, task.names[-1]
     found = [Contender(f"{name} twice", MERGE, Twice(name)) for name in names]
     if RANDOM in task.spare and RANDOM in task.tested.names:
-        found.append(Contender("random weights as one more", MERGE, Only((*names, RANDOM))))
-    found.append(Contender("other pictures as one more", MERGE, Strange(names, last, stands_in=False)))
+        found.append(Contender("+ random weights", MERGE, Only((*names, RANDOM))))
+    found.append(Contender("+ other pictures", MERGE, Strange(names, last, stands_in=False)))
     if len(names) > 1:
         found.append(Contender(f"{last} of other pictures", MERGE, Strange(names, last, stands_in=True)))
         if len({grid.shape for grid in task.grids.only(*names)[:1].grids}) > 1:

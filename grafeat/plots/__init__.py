@@ -6,6 +6,7 @@ look, give each backbone one colour, and leave matplotlib's settings as they wer
 
 from grafeat.plots.attention import attention_maps
 from grafeat.plots.audit import audit_curves
+from grafeat.plots.comparison import comparison, contenders, gains
 from grafeat.plots.dominance import dominance_figure
 from grafeat.plots.features import feature_pictures
 from grafeat.plots.graphs import draw_graph
@@ -21,7 +22,9 @@ __all__ = [
     "audit_curves",
     "backbone_colours",
     "compare",
+    "comparison",
     "confusion",
+    "contenders",
     "dominance_figure",
     "draw_dominant",
     "draw_graph",
@@ -29,6 +32,7 @@ __all__ = [
     "draw_grids",
     "draw_picture",
     "feature_pictures",
+    "gains",
     "graph_layout",
     "heatmap",
     "heatmaps",
