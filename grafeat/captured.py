@@ -263,6 +263,7 @@ class CapturedAttention:
                     found[:, names.index(query), names.index(key)] = prior.detach().float().flatten().cpu()
         return found
 
+    @torch.no_grad()
     def logits(
         self, kind: Kind, query: str, *, layer: int, picture: int = 0
     ) -> tuple[Float[Tensor, "heads queries keys"], Float[Tensor, "heads queries"]]:
@@ -292,6 +293,7 @@ class CapturedAttention:
         weights = weights.unflatten(-1, shapes[key]).unflatten(-3, shapes[query])
         return weights if head is None else weights[:, 0]
 
+    @torch.no_grad()
     def _weights(
         self, kind: Kind, query: str, key: str, layer: int, head: int | None, pictures: slice
     ) -> Float[Tensor, "b heads queries keys"]:
@@ -303,6 +305,7 @@ class CapturedAttention:
         q, k = kept.states(pictures, heads)
         return kept.attention.weights(q, k, kept.graph, query, key)
 
+    @torch.no_grad()
     def _rows(
         self, kind: Kind, query: str, key: str, layer: int, head: int | None, picture: int, patch: int | None = None
     ) -> Float[Tensor, "queries keys"]:

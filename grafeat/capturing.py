@@ -45,8 +45,8 @@ def capture(
     before = [attention.recorder for attention in attentions]
     if not attentions or (isinstance(model, GridModel) and not isinstance(model, PatchModel)):
         raise ValueError(
-            f"model: {type(model).__name__} has no attention layers to capture, as its patches do not attend to each "
-            f"other; {_instead(model)}"
+            f"model: {type(model).__name__} has no attention layers to capture; expected a model whose patches attend to "
+            f"each other, as GraFeatMerge; {getattr(model, 'instead', 'gf.list_ways() says which do')}"
         )
     counts = dict.fromkeys(KINDS, 0)
     for attention in attentions:
@@ -84,10 +84,3 @@ def _recorder(
         record._layers.update(dict.fromkeys(places, CapturedLayer(attention, q, k, graph)))
 
     return keep
-
-
-def _instead(model: nn.Module) -> str:
-    """What to do with a model whose patches do not attend to each other."""
-    if members := getattr(model, "members", None):
-        return f"capture one of its members, as in model.members[{next(iter(members))!r}]"
-    return "use GraFeatMerge, or what gf.list_ways() says has attention"

@@ -4,42 +4,53 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from grafeat.config import MergeConfig
 from grafeat.files import read_tensors, write_tensors
-from grafeat.merge import GraFeatMerge, MergeConfig
+from grafeat.fusion import Committee, MixConfig, Mixer, list_ways
+from grafeat.merge import GraFeatMerge
+from grafeat.models import GridModel
+
+KINDS = {way.kind.__name__: way.kind for way in list_ways()}
 
 
-def save(model: GraFeatMerge, path: str | Path) -> Path:
+def save(model: GridModel, path: str | Path) -> Path:
     """Saves a model as one safetensors file, with its configuration and a checksum in the header.
 
     The file appears at once: if saving fails, an old file of that name is still there, whole.
 
     Args:
-        model: The model.
+        model: A `GraFeatMerge`, or what else `mix` makes.
         path: The file, by custom `….safetensors`.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: If it is no `GraFeatMerge`.
+        TypeError: If it is no such model.
         OSError: If the file cannot be written, say because the disk is full.
     """
-    if not isinstance(model, GraFeatMerge):
-        raise TypeError(f"model: got {type(model).__name__}; expected a GraFeatMerge; save the model itself")
-    return write_tensors(path, model.state_dict(), kind="model", about={"config": asdict(model.config)})
+    kind = type(model).__name__
+    if KINDS.get(kind) is not type(model):
+        raise TypeError(
+            f"model: got {kind}; expected a GraFeatMerge, or another that gf.mix makes; save the model itself"
+        )
+    return write_tensors(path, model.state_dict(), kind="model", about=_about(model))
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu") -> GraFeatMerge:
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> GridModel:
     """Builds a saved model again; it gives the same logits to the bit. Nothing in the file is executed.
 
     Args:
         path: A file that `save` wrote.
         device: Where the model goes.
+
+    Returns:
+        The model in `eval`, of the kind that was saved.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -48,7 +59,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> GraFeatMerg
     tensors, about = read_tensors(path, kind="model")
     try:
         with torch.device("meta"):  # initial weights would only be replaced
-            model = GraFeatMerge(_config(about["config"], tensors))
+            model = _built(about, tensors)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}  # the file may go
         model.load_state_dict(copies, assign=True)  # in the type in which they were saved
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
@@ -60,12 +71,43 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> GraFeatMerg
     return model.to(device).eval()
 
 
-def _config(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MergeConfig:
+def _about(model: GridModel) -> dict[str, Any]:
+    """What a header says: a merge's configuration alone; of another model its kind, too."""
+    if isinstance(model, GraFeatMerge):
+        return {"config": asdict(model.config)}
+    kind = type(model).__name__
+    if isinstance(model, Committee):
+        return {"type": kind, "members": [[name, asdict(member.config)] for name, member in model.members.items()]}
+    return {"type": kind, "config": asdict(cast(Mixer, model).config)}
+
+
+def _built(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GridModel:
+    """A model as the header says, without its weights."""
+    kind = KINDS[about.get("type", GraFeatMerge.__name__)]
+    if issubclass(kind, Committee):
+        return kind({name: GraFeatMerge(_merge_config(said, tensors)) for name, said in about["members"]})
+    if issubclass(kind, Mixer):
+        return kind.of(_mix_config(about["config"], tensors))
+    return GraFeatMerge(_merge_config(about["config"], tensors))
+
+
+def _merge_config(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MergeConfig:
     """The configuration in a header, once it is known to be no larger than the weights beside it."""
-    fields = {**said, "classes": tuple(said["classes"])}
-    fields["backbones"] = tuple((name, channels) for name, channels in said["backbones"])
+    fields = _tuples(said)
     numbers = [channels for _, channels in fields["backbones"]]
     numbers += [number for number in said.values() if isinstance(number, int)]
     if said["depth"] > len(tensors) or max(numbers) > sum(tensor.numel() for tensor in tensors.values()):
         raise ValueError("the configuration is of a larger model than the weights")
     return MergeConfig(**fields)
+
+
+def _mix_config(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MixConfig:
+    fields = _tuples(said)
+    if said["depth"] > max(len(tensors), MixConfig.depth):
+        raise ValueError("the configuration is of a larger model than the weights")
+    return MixConfig(**{**fields, "grid": tuple(said["grid"])})
+
+
+def _tuples(said: Mapping[str, Any]) -> dict[str, Any]:
+    backbones = tuple((name, channels) for name, channels in said["backbones"])
+    return {**said, "backbones": backbones, "classes": tuple(said["classes"])}

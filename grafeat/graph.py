@@ -230,10 +230,12 @@ class PatchGraph:
             weights = None
             if attention is not None:
                 weights = self._weights(attention, edges, layer, head, picture)
+                mass = self.num_vertices if there else 0.0
+                if getattr(attention, "joint", False):  # one softmax holds both kinds
+                    mass = float(self._weights(attention, self._edges(kind, True), layer, head, picture).sum())
                 if top is not None and top < len(edges):
                     weights, strongest = weights.topk(top)
                     edges = edges[strongest]
-                mass = self.num_vertices if there else 0
                 graph.graph.setdefault("kept", {})[kind] = float(weights.sum()) / mass if mass else 1.0
             self._add_edges(graph, kind, edges, weights)
         return graph

@@ -14,9 +14,10 @@ from torch import Tensor
 from grafeat import files
 from grafeat.checkpoint import load, save
 from grafeat.files import read_tensors, write_tensors
-from grafeat.fusion import Concat
+from grafeat.fusion import WAYS, Concat, mix
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
+from grafeat.models import GridModel
 from grafeat.planted import pointer
 from grafeat.readout import READOUTS, ReadoutKind
 from grafeat.training import fit
@@ -152,13 +153,71 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         save(built(), tmp_path / "file" / "model.safetensors")
 
 
-def test_only_a_merge_is_saved(tmp_path: Path, unchecked: None) -> None:
-    rival = Concat.for_grids(GRIDS, num_classes=4)
-    with pytest.raises(TypeError, match="model: got Concat; expected a GraFeatMerge; save the model itself"):
-        save(rival, tmp_path / "a")
+class Other(Concat):
+    """A model that `mix` does not make."""
+
+
+def test_only_what_mix_makes_is_saved(tmp_path: Path, unchecked: None) -> None:
+    other = Other.for_grids(GRIDS, num_classes=4)
+    with pytest.raises(TypeError, match="model: got Other; expected a GraFeatMerge, or another that gf.mix makes"):
+        save(other, tmp_path / "a")
     with pytest.raises(TypeError, match="model: got OrderedDict"):
         save(built().state_dict(), tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+# The other ways to mix
+
+
+def mixed(way: str) -> GridModel:
+    grids = GRIDS.only("classes") if way == "single" else GRIDS
+    return mix(way, grids, num_classes=4, width=16, parameters=9000 if way != "linear" else None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_is_the_same_after_loading(tmp_path: Path, way: str) -> None:
+    model = mixed(way)
+    grids = GRIDS.only(*model.backbones)
+    if not hasattr(model, "members"):
+        fit(model, grids, epochs=1, progress=False)
+    loaded = load(save(model, tmp_path / "a"))
+    assert type(loaded) is type(model) and not loaded.training
+    assert torch.equal(loaded(grids).logits, model(grids).logits)
+    assert torch.equal(loaded(grids).vector, model(grids).vector)
+    assert repr(loaded) == repr(model) and loaded.classes == model.classes
+    assert torch.equal(loaded.label_counts, model.label_counts)
+
+
+def test_a_file_from_before_the_new_options_still_loads(tmp_path: Path) -> None:
+    new = ("hidden", "positions", "relations", "joint")
+    loaded = load(rewritten(tmp_path / "a", config(**dict.fromkeys(new))))
+    assert loaded.config == built().config
+    assert torch.equal(loaded(GRIDS).logits, built()(GRIDS).logits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "Other"},
+        {"type": "Linear"},
+        {"type": "Ensemble"},
+        {"type": None},
+        {"type": ["Concat"]},
+        {"config": {}},
+        {"config": {"depth": 10**6}},
+        {"config": {"width": 17}},
+        {"config": {"grid": [1]}},
+        {"config": {"grid": [0, 1]}},
+        {"config": {"colour": "red"}},
+    ],
+)
+def test_a_way_that_does_not_fit_its_weights_is_refused(tmp_path: Path, change: dict, unchecked: None) -> None:
+    model = mixed("sva")
+    about = read_tensors(save(model, tmp_path / "a"), kind="model")[1]
+    config = {**about["config"], **change["config"]} if change.get("config") else change.get("config", about["config"])
+    path = rewritten(tmp_path / "a", {**about, **change, "config": config}, model.state_dict())
+    with pytest.raises(ValueError, match=rf"path: {path} is damaged or from another version \(.*save the model anew"):
+        load(path)
 
 
 # Files that are no model

@@ -46,6 +46,11 @@ class Committee(GridModel):
         return dict(zip(self.backbones, singles, strict=True))
 
     @property
+    def instead(self) -> str:
+        """What can be captured where the committee as a whole cannot."""
+        return f"capture one of its members, as model.members[{next(iter(self.backbones))!r}]"
+
+    @property
     def projections(self) -> nn.ModuleList:
         """The members' projections, in the order of the backbones."""
         return nn.ModuleList(member.projections[0] for member in self.members.values())
@@ -67,7 +72,6 @@ class Committee(GridModel):
         return MergeOutput(
             logits=self.agreed(torch.stack([out.logits for out in outs.values()])),
             vector=torch.cat([self._vector(name, outs, len(grids[0])) for name in self.backbones], dim=1),
-            vertices={name: out.vertices[name] for name, out in outs.items()},
             own={name: out.logits for name, out in outs.items()},
             reading={name: out.reading[name] / len(outs) for name, out in outs.items()},
         )

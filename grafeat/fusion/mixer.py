@@ -51,7 +51,7 @@ class MixConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: got {value}; expected 1 or more")
-        if min(self.grid) < 1:
+        if len(self.grid) != 2 or min(self.grid) < 1:
             raise ValueError(f"grid: got {self.grid}; expected rows and columns, each 1 or more")
 
     @classmethod

@@ -85,6 +85,7 @@ class Sva(Mixer):
     sides do, and the queries are pooled.
     """
 
+    instead = "model(grids).reading says where its queries look"
     about = "learned queries, each reading its region of all grids"
 
     def build(self) -> None:

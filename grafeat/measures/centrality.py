@@ -27,7 +27,8 @@ def pagerank(
 
     A walker goes from patch to patch: with probability `damping` it follows the attention of the patch it is on, else
     it starts anew at any patch. PageRank is how often it is on each. Intra and cross weights of a patch sum to 1 each;
-    where both are followed, each kind has one half. Evenly spread it would be 1 / n for each of the n patches.
+    where both are followed, each kind has one half, or what it has in a joint layer, where all sum to 1. Evenly spread
+    it would be 1 / n for each of the n patches.
 
     Args:
         attention: What `capture` gave.

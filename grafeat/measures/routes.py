@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grafeat.attention import kind_of
 from grafeat.captured import CapturedAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.measures.weights import matrix, of_kinds
@@ -61,7 +62,7 @@ def strongest_paths(
     """The strongest paths on which information can flow from one patch to another through all layers.
 
     A path starts on the patch `source` before the first layer and is on the patch `target` after the last one. In each
-    layer, intra 0, cross 0, intra 1 and so on, it either stays put or hops. A hop to a patch has the weight with which
+    layer, intra 0, cross 0, intra 1 and so on (or joint 0, joint 1 and so on), it either stays put or hops. A hop to a patch has the weight with which
     that patch attends to the one before: information flows against the direction in which patches attend. Staying put
     has weight 1, as the residual passes the state on whole; a patch's attention to itself goes into that. The weight
     of a path is the product of its hops' weights. The same hop in another layer makes another path. This is routing,
@@ -94,10 +95,10 @@ def strongest_paths(
     trail = []
     for layer in range(layers):
         weights = matrix(attention, layer, head, picture).fill_diagonal_(0)
-        for kind in attention.kinds:
-            logs = weights.where(of_kinds(attention, (kind,)), 0).log()
+        for kinds in [attention.kinds] if attention.joint else [(kind,) for kind in attention.kinds]:
+            logs = weights.where(of_kinds(attention, kinds), 0).log()
             best, vertices, ranks, hops = _extended(best, logs)
-            trail.append((kind, layer, vertices, ranks, hops))
+            trail.append((layer, vertices, ranks, hops))
     found = [rank for rank in range(count) if best[end, rank] > -torch.inf]
     return [_route(attention.graph, trail, start, end, rank) for rank in found]
 
@@ -120,13 +121,14 @@ def _extended(
 
 
 def _route(
-    graph: PatchGraph, trail: list[tuple[Kind, int, Tensor, Tensor, Tensor]], start: int, end: int, rank: int
+    graph: PatchGraph, trail: list[tuple[int, Tensor, Tensor, Tensor]], start: int, end: int, rank: int
 ) -> Route:
     hops, at = [], end
-    for kind, layer, vertices, ranks, logs in reversed(trail):
+    for layer, vertices, ranks, logs in reversed(trail):
         before, weight = int(vertices[at, rank]), math.exp(float(logs[at, rank]))
         if before != at:
-            hops.append(Hop(kind, layer, graph.locate(before), graph.locate(at), weight))
+            hop, landed = graph.locate(before), graph.locate(at)
+            hops.append(Hop(kind_of(hop.backbone, landed.backbone), layer, hop, landed, weight))
         at, rank = before, int(ranks[at, rank])
     return Route(graph.locate(start), graph.locate(end), tuple(reversed(hops)))
 

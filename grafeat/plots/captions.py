@@ -20,10 +20,11 @@ def panel_details(row: AttentionRow, rows: Sequence[AttentionRow], direction: Di
         said = f"{row.kind} NaN"
     elif direction == "incoming":
         said = f"{row.kind} {_times(row.mass / row.equal_mass)} even"
-    elif row.kind == "intra":
+    elif row.kind == "intra" and row.equal_mass > 0.999:  # not shared with the other grids
         said = "intra"
     else:
-        said = f"cross {row.mass:.0%}" + (f", uniform {row.equal_mass:.0%}" if others > 1 else "")
+        several = others > 1 or row.equal_mass < 0.999
+        said = f"{row.kind} {row.mass:.0%}" + (f", uniform {row.equal_mass:.0%}" if several else "")
     return said, patches((h, w))
 
 
