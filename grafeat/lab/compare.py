@@ -13,6 +13,7 @@ from grafeat.lab.bench import Bench
 from grafeat.lab.cells import Cell
 from grafeat.lab.comparison import Comparison
 from grafeat.lab.contenders import Contender
+from grafeat.lab.keys import Keys
 from grafeat.lab.lessons import lessons
 from grafeat.lab.table import Judged, rows
 from grafeat.lab.task import Task
@@ -72,9 +73,8 @@ def compare(
     _check_choices(listed, controls, parameters)
     wanted = [contenders] if isinstance(contenders, str | Contender) else contenders
     groups = lessons(listed, wanted, numbers, controls=controls)
-    bench = Bench(
-        None if folder is None else Path(folder), matched=parameters == "matched", epochs=epochs, device=device
-    )
+    keys = Keys(matched=parameters == "matched", epochs=epochs)
+    bench = Bench(keys, None if folder is None else Path(folder), device=device)
     found: dict[str, dict[str, tuple[Contender, list[Cell]]]] = {task.name: {} for task in listed}
     with tqdm(total=sum(map(len, groups)), desc="compare", unit="training", disable=not progress) as bar:
         for group in groups:

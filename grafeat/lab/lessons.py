@@ -8,6 +8,7 @@ from itertools import chain
 from grafeat.lab.contenders import COMMITTEES, Contender, chosen, single
 from grafeat.lab.seen import Only, Seen
 from grafeat.lab.task import Task
+from grafeat.pictures import PictureSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,21 @@ class Lesson:
     def seen(self) -> Seen:
         """What the contender sees of the grids."""
         return self.contender.grids or Only(self.task.names)
+
+    @property
+    def pictures(self) -> PictureSet:
+        """The pictures with the parts that this seed draws, for who learns from pixels.
+
+        Raises:
+            ValueError: If the task has none.
+        """
+        shown = self.task.shown(self.seed)
+        if shown is None:
+            raise ValueError(
+                f"task {self.task.name!r}: has no pictures; expected those of its grids, to train a CNN on; pass "
+                "pictures="
+            )
+        return shown
 
     @property
     def trains(self) -> bool:

@@ -1,0 +1,104 @@
+"""All that decides what a contender says after a training: the same key means the same cell."""
+
+import inspect
+import warnings
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from grafeat.fusion import outline
+from grafeat.fusion.budget import learned
+from grafeat.grids import GridSet
+from grafeat.lab.cells import LAB, Key, content, content_of_pictures
+from grafeat.lab.contenders import MERGE, SCRATCH, Contender
+from grafeat.lab.lessons import Lesson
+from grafeat.lab.scratch import recipe
+from grafeat.lab.task import Task
+from grafeat.merge import GraFeatMerge
+from grafeat.models import GridModel
+from grafeat.runs import described
+from grafeat.training import fit
+
+REST = "unlabelled"  # the part of a task's pictures that are learned from without labels, where there is one
+LEARNED = ("train", "val")  # the parts whose labels count
+NO_SETTINGS = ("model", "train", "val", REST, "seed", "device", "checkpoint", "accelerator", "progress")
+
+
+class Keys:
+    """What decides the cells of some lessons; what takes long is computed once.
+
+    Args:
+        matched: Whether every way with a free width gets as many parameters as the task's merge.
+        epochs: Of every training of grids; the defaults of `fit` if None.
+    """
+
+    def __init__(self, *, matched: bool = True, epochs: int | None = None) -> None:
+        self.matched, self.settings = matched, _settings(epochs)
+        self._contents: dict[tuple[object, ...], str] = {}
+        self._outlines: dict[tuple[object, ...], GridModel] = {}
+
+    def key(self, lesson: Lesson, task: Task) -> Key:
+        """All that decides a cell. Labels of the test are no part of it: nothing that is kept may depend on them."""
+        way, scratch = lesson.contender.way, lesson.contender.way == SCRATCH
+        more = [REST] if REST in task.labelled(lesson.seed).parts and not scratch else []
+        return {
+            "lab": LAB,
+            "way": way if isinstance(way, str) else lesson.contender.name,
+            "model": self._recipe(lesson) if scratch else described(self.outlined(lesson)),
+            "seed": lesson.seed,
+            "fit": {} if scratch else self.settings,
+            **{part: self._content(lesson, task, part) for part in (*LEARNED, *more, "test")},
+        }
+
+    def outlined(self, lesson: Lesson) -> GridModel:
+        """The shapes of the model that is to learn."""
+        contender, task = lesson.contender, lesson.task
+        known = (contender.name, id(task.grids), task.names)
+        if known not in self._outlines:
+            self._outlines[known] = self._outline(contender, lesson.seen(task.grids.train[:2]), task)
+        return self._outlines[known]
+
+    def _outline(self, contender: Contender, seen: GridSet, task: Task) -> GridModel:
+        if not isinstance(contender.way, str):
+            return contender.way(seen, task.num_classes, 0)
+        if contender.options:
+            plain = cast(GraFeatMerge, outline(MERGE, seen, num_classes=task.num_classes))
+            with torch.device("meta"):
+                return GraFeatMerge(replace(plain.config, **contender.options))
+        wanted = self._size(contender, task)
+        try:
+            return outline(contender.way, seen, num_classes=task.num_classes, parameters=wanted)
+        except ValueError as error:
+            if wanted is None:
+                raise
+            warnings.warn(f"task {task.name!r}: {contender.name!r} keeps its own size ({error})", stacklevel=2)
+            return outline(contender.way, seen, num_classes=task.num_classes)
+
+    def _size(self, contender: Contender, task: Task) -> int | None:
+        """How many parameters a contender is given: those of the task's merge; None for its own number."""
+        if not self.matched or contender.way == MERGE:
+            return None
+        return learned(outline(MERGE, task.grids.only(*task.names).train[:2], num_classes=task.num_classes))
+
+    def _recipe(self, lesson: Lesson) -> str:
+        return recipe(len(lesson.pictures.train), lesson.task.num_classes)
+
+    def _content(self, lesson: Lesson, task: Task, part: str) -> str:
+        """What a part holds, as the contender sees it."""
+        seen: object = SCRATCH if lesson.contender.way == SCRATCH else lesson.seen
+        where = (task.name,) if part == "test" else (id(task.grids), task.per_class, lesson.seed)
+        known = (part, seen, *where)
+        if known not in self._contents:
+            if seen == SCRATCH:
+                self._contents[known] = content_of_pictures(getattr(lesson.pictures, part), labels=part in LEARNED)
+            else:
+                grids = task.tested if part == "test" else getattr(task.labelled(lesson.seed), part)
+                self._contents[known] = content(lesson.seen(grids), labels=part in LEARNED)
+        return self._contents[known]
+
+
+def _settings(epochs: int | None) -> dict[str, Any]:
+    """What `fit` is called with: its defaults, spelled out, so that cells made with others are not taken for these."""
+    given = inspect.signature(fit).parameters
+    return {name: one.default for name, one in given.items() if name not in NO_SETTINGS} | {"epochs": epochs}
