@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from grafeat.files import read_tensors, write_tensors
 from grafeat.grids import GridSet
@@ -46,13 +47,18 @@ class History:
         epochs: One row for each epoch.
         best: The epoch, from 0, whose weights the model now has.
         seconds: Duration of the training.
+        members: What was seen of each member of a committee, by its backbone's name; it has no epochs of its own then.
     """
 
     epochs: tuple[Epoch, ...]
     best: int
     seconds: float
+    members: Mapping[str, "History"] = field(default_factory=dict)
 
     def __repr__(self) -> str:
+        if self.members:
+            lines = [f"  {name}: {history!r}" for name, history in self.members.items()]
+            return "\n".join([f"History: {len(lines)} members in {self.seconds:.1f} s", *lines])
         row = self.epochs[self.best]
         val = "" if row.val_accuracy is None else f", validation accuracy {row.val_accuracy:.1%}"
         return (
@@ -67,6 +73,7 @@ class Run:
 
     Attributes:
         model: The model that learns.
+        averaged: The moving average of its weights, which is what is kept.
         optimiser: Its AdamW.
         schedule: The learning rate's way.
         settings: What must be the same for a run to go on.
@@ -77,6 +84,7 @@ class Run:
     """
 
     model: GridModel
+    averaged: AveragedModel
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     settings: Mapping[str, Any]
@@ -84,6 +92,11 @@ class Run:
     best: int = 0
     lowest: float = math.inf
     kept: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def teacher(self) -> GridModel:
+        """The model with the average of its weights."""
+        return cast(GridModel, self.averaged.module)
 
     def add(self, row: Epoch) -> None:
         """One more epoch; the model's state is kept if it is the best so far, or if nothing can be told."""
@@ -96,11 +109,12 @@ class Run:
         score = math.inf if row.val_loss is None else row.val_loss
         if score <= self.lowest:  # without validation the last epoch stays
             self.best, self.lowest = len(self.rows) - 1, score
-            self.kept = copy.deepcopy(self.model.state_dict())
+            self.kept = copy.deepcopy(self.teacher.state_dict())
 
     def save(self, path: str | Path) -> None:
         """Writes the run as it stands after a whole epoch: at once, so that there is always one to go on from."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= {f"kept.{name}": value for name, value in self.kept.items()}
         for number, values in self.optimiser.state_dict()["state"].items():
             tensors |= {
@@ -128,6 +142,7 @@ class Run:
         self._check(path, about.get("settings", {}))
         try:
             self.model.load_state_dict(_part(tensors, "model."))
+            self.averaged.load_state_dict(_part(tensors, "averaged."))
             self.kept = _part(tensors, "kept.")
             found: dict[int, dict[str, Tensor]] = {}
             for name, value in _part(tensors, "optimiser.").items():

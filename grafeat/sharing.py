@@ -51,9 +51,8 @@ class Share:
         return own if len(own) else rows[:1]
 
     def weight(self, count: int) -> float:
-        """Factor on the mean loss of this process's rows of `count`, so that the mean over processes is right."""
-        own = len(range(self.process, count, self.processes))
-        return own * self.processes / count
+        """Weight of each of this process's rows of `count` in its loss, so that the mean over processes is right."""
+        return self.processes / count if self.process < count else 0.0
 
     def wrapped(self, model: nn.Module) -> Any:
         """The model as it is called in training."""

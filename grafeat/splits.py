@@ -106,6 +106,13 @@ class LabelledSet:
         """The pictures that nothing has seen."""
         return self._part("test")
 
+    @property
+    def unlabelled(self) -> Self:
+        """The pictures whose labels were not paid for: without labels, whether the store knows them or not."""
+        view = self._part("unlabelled")
+        view._store_labels = None
+        return view
+
     def _part(self, part: str) -> Self:
         if part not in self._parts:
             has = f"the parts {', '.join(self._parts)}" if self._parts else "no parts"
@@ -143,7 +150,7 @@ class LabelledSet:
             )
         return self._view(self._rows, {part: torch.cat(rows).sort().values for part, rows in parts.items()})
 
-    def few_labels(self, per_class: int, *, seed: int = 0, val: float = 0.2) -> Self:
+    def few_labels(self, per_class: int, *, seed: int = 0, val: float = 0.2, rest: bool = False) -> Self:
         """A balanced subset of the training part, as when only a few labels can be paid for.
 
         Labels for validation come out of the same budget. The test part stays as it is.
@@ -152,6 +159,7 @@ class LabelledSet:
             per_class: Labels of each class, for training and validation together.
             seed: Decides the draw.
             val: Share of `per_class` that goes to validation, in [0, 1).
+            rest: Whether the training pictures that were not drawn become the part `unlabelled`, for `fit`.
 
         Returns:
             A set with the parts `train`, `val` and, where this set has one, `test`.
@@ -173,6 +181,8 @@ class LabelledSet:
             "train": torch.cat([rows[num_val:] for rows in drawn]),
             "val": torch.cat([rows[:num_val] for rows in drawn]),
         }
+        if rest:
+            parts["unlabelled"] = torch.cat([rows[~torch.isin(rows, torch.cat(drawn))] for rows in by_class])
         if "test" in self._parts:
             parts["test"] = self._parts["test"]
         return self._view(torch.cat(list(parts.values())), parts)

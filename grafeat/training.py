@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,22 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Beta
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from grafeat.evaluation import checked_labels, predict
-from grafeat.grids import FeatureGrid, GridSet
+from grafeat.fusion.committee import Committee
+from grafeat.grids import GridSet
 from grafeat.models import GridModel, MergeOutput
 from grafeat.runs import Epoch, History, Run, clear_remains, described, fingerprint
 from grafeat.sharing import Engine, Share
 from grafeat.splits import Rows
+from grafeat.teaching import Taught, guessed, labelled
 
 PICTURES_SHOWN = 20_000  # of a default training, each picture counted as often as it is shown
 EPOCHS = (8, 40)
-Target = list[tuple[float, Rows]]
+STEPS = 250  # of a default training at the least: fewer do not settle
+TAUGHT_FROM = 0.3  # share of the steps after which a teacher is worth listening to
 
 
 def fit(
@@ -31,14 +34,17 @@ def fit(
     train: GridSet,
     *,
     val: GridSet | None = None,
+    unlabelled: GridSet | None = None,
     seed: int = 0,
     epochs: int | None = None,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     weight_decay: float = 0.05,
     label_smoothing: float = 0.1,
     mixup: float = 0.4,
     own_loss: float = 1.0,
+    unlabelled_loss: float = 1.0,
+    average: float = 0.95,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
     accelerator: Engine | None = None,
@@ -46,55 +52,72 @@ def fit(
 ) -> History:
     """Trains a model on feature grids and leaves it with the weights of its best epoch on validation, in `eval`.
 
-    AdamW, warm-up and half a cosine. The same seed gives the same result on the same machine; the global random state
-    is left as it was. On CUDA the forward pass runs in bfloat16 where that is safe.
+    AdamW, warm-up and half a cosine; the weights that count are a moving average. Pictures without labels help where
+    labels are few: the average, which sees all backbones of a picture, says what it is, and the model and each
+    backbone's own reading learn it from mixed pictures. The same seed gives the same result on the same machine; the
+    global random state is left as it was. On CUDA the forward pass runs in bfloat16 where that is safe. Of a committee
+    each member is trained by itself.
 
     Args:
         model: A `GraFeatMerge`, or another way to mix.
         train: Labelled grids to learn from; of a set with parts, only the training part is looked at.
         val: Labelled grids on which the best epoch is chosen, by their loss; without them the last one stays. Of a set
             with parts, only the validation part is looked at.
+        unlabelled: Grids of more pictures, half a batch of them beside each batch with labels; their labels, if any,
+            are not looked at. Of a set with parts, only the part `unlabelled` is looked at, as `few_labels(…,
+            rest=True)` makes it.
         seed: Decides shuffling, mixing and dropping.
-        epochs: Passes over `train`; by default as many as show about 20,000 pictures, 8 to 40.
-        batch_size: Pictures in a step.
+        epochs: Passes over `train`; by default as many as show about 20,000 pictures, 8 to 40, or more where these are
+            fewer than 250 steps.
+        batch_size: Pictures in a step, those without labels not counted.
         learning_rate: Highest learning rate.
         weight_decay: Of AdamW.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         mixup: Parameter of the Beta distribution by which two pictures' grids and labels are mixed; 0 for none.
         own_loss: Weight of the loss of each backbone's own reading, beside that of the merged one.
+        unlabelled_loss: Weight of the loss on pictures without labels.
+        average: How much of the average of the weights stays in a step, in [0, 1); 0 for none.
         device: Where to train; by default where the model is. The model stays there.
         checkpoint: A file that is written after each epoch. If it is there, training goes on from it, and ends as if it
             had never been interrupted; a training that was finished is read back at once. Several processes must all
-            see it.
+            see it. Each member of a committee has its own, with its backbone's name added.
         accelerator: An `accelerate.Accelerator`, where several processes train one model: each takes its rows of every
             batch, so that `batch_size` is that of all together.
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If a set is empty or has no labels, or has labels beyond the model's classes; if `epochs` or
-            `batch_size` is below 1; if the checkpoint is damaged, or of another run.
+        ValueError: If a set is empty or has no labels, or has labels beyond the model's classes; if a set lacks one of
+            the model's backbones; if `epochs` or `batch_size` is below 1; if the checkpoint is damaged, or of another
+            run.
         OSError: If the checkpoint cannot be written.
 
-    Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids.
+    Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids; the
+    average as teacher: Tarvainen and Valpola, NeurIPS 2017; see `grafeat.teaching.guessed`.
     """
     train = train.train if "train" in train.parts else train  # else a test part would be learned
-    labels = checked_labels("train", train, model)
-    if val is not None:
-        val = val.val if "val" in val.parts else val
-        checked_labels("val", val, model)
-    epochs = _default_epochs(len(train)) if epochs is None else epochs
+    val = val.val if val is not None and "val" in val.parts else val
+    if unlabelled is not None and "unlabelled" in unlabelled.parts:
+        unlabelled = unlabelled.unlabelled
+    labels = _checked(model, train, val, unlabelled)
+    epochs = _default_epochs(len(train), batch_size) if epochs is None else epochs
     _check_positive(epochs=epochs, batch_size=batch_size)
+    if not 0 <= average < 1:
+        raise ValueError(f"average: got {average}; expected a share in [0, 1); 0 takes the weights as they are")
+    options: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing, "mixup": mixup, "own_loss": own_loss, "unlabelled_loss": unlabelled_loss,
+        "average": average, "seed": seed,
+    }  # fmt: skip
     model.to(device or (accelerator.device if accelerator else model.device))
     model.label_counts.copy_(labels.bincount(minlength=model.num_classes))
-    steps = math.ceil(len(train) / batch_size)
-    settings: dict[str, Any] = {
-        "epochs": epochs, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
-        "weight_decay": weight_decay, "label_smoothing": label_smoothing, "mixup": mixup, "own_loss": own_loss,
-        "seed": seed,
-    }  # fmt: skip
+    if isinstance(model, Committee):
+        more = {"checkpoint": checkpoint, "accelerator": accelerator, "progress": progress}
+        return _each_fitted(model, train, val, unlabelled, {**options, **more})
+    settings = {**options, "steps": math.ceil(len(train) / batch_size)}
     if checkpoint is not None:
         settings |= {"model": described(model), "pictures": fingerprint(train)}
         settings["validation pictures"] = None if val is None else fingerprint(val)
+        settings["pictures without labels"] = None if unlabelled is None else fingerprint(unlabelled)
     start, run, share = time.perf_counter(), _new_run(model, settings), Share(accelerator)
     called = share.wrapped(model)
     with _seeded(seed, model.device), tqdm(
@@ -103,8 +126,8 @@ def fit(
         if checkpoint is not None:
             bar.update(_gone_on(run, Path(checkpoint), share))
         while len(run.rows) < epochs:
-            train_loss = _trained(run, called, train, share)
-            run.add(_epoch(model, train_loss, val, float(run.schedule.get_last_lr()[0])))
+            train_loss = _trained(run, called, train, unlabelled, share)
+            run.add(_epoch(run.teacher, train_loss, val, float(run.schedule.get_last_lr()[0])))
             if checkpoint is not None and share.process == 0:
                 run.save(checkpoint)
             share.wait()
@@ -119,19 +142,52 @@ def fit(
     return History(tuple(run.rows), run.best, time.perf_counter() - start)
 
 
-def _trained(run: Run, called: Callable[..., MergeOutput], train: GridSet, share: Share) -> float:
+def _each_fitted(
+    model: Committee, train: GridSet, val: GridSet | None, unlabelled: GridSet | None, options: Mapping[str, Any]
+) -> History:
+    """The members of a committee, each trained on what its own backbone sees."""
+    histories = {}
+    for name, member in model.members.items():
+        own = [None if grids is None else grids.only(name) for grids in (val, unlabelled)]
+        said = dict(options)
+        if options["checkpoint"] is not None:
+            path = Path(options["checkpoint"])
+            said["checkpoint"] = path.with_name(f"{path.stem}-{name}{path.suffix}")
+        histories[name] = fit(member, train.only(name), val=own[0], unlabelled=own[1], **said)
+    model.eval()
+    return History((), -1, sum(history.seconds for history in histories.values()), histories)
+
+
+def _trained(
+    run: Run, called: Callable[..., MergeOutput], train: GridSet, unlabelled: GridSet | None, share: Share
+) -> float:
     """One pass over the training pictures; the mean loss."""
-    options = {name: run.settings[name] for name in ("label_smoothing", "mixup", "own_loss")}
+    names = ("label_smoothing", "mixup", "own_loss", "unlabelled_loss")
+    options = {name: run.settings[name] for name in names}
+    batches = torch.randperm(len(train)).split(run.settings["batch_size"])
+    more = None if unlabelled is None else _drawn(len(unlabelled), len(batches), run.settings["batch_size"] // 2)
+    begins = TAUGHT_FROM * run.settings["epochs"] * run.settings["steps"]
     total = 0.0
     run.model.train()
-    for rows in torch.randperm(len(train)).split(run.settings["batch_size"]):
+    for number, rows in enumerate(batches):
+        if more is not None and run.schedule.last_epoch >= begins:
+            assert unlabelled is not None
+            options |= {"teacher": run.teacher.eval(), "unlabelled": unlabelled[more[number]]}
         loss = training_loss(run.model, train[rows], share=share, called=called, **options)
         run.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         run.optimiser.step()
         run.schedule.step()
+        run.averaged.update_parameters(run.model)
         total += share.mean(loss.detach()) * len(rows)
     return total / len(train)
+
+
+def _drawn(count: int, batches: int, size: int) -> list[Rows]:
+    """Pictures for each batch of a pass, all of them before any comes again."""
+    size = max(1, size)
+    orders = [torch.randperm(count) for _ in range(math.ceil(batches * size / count))]
+    return list(torch.cat(orders)[: batches * size].split(size))
 
 
 def _gone_on(run: Run, checkpoint: Path, share: Share) -> int:
@@ -155,7 +211,8 @@ def _new_run(model: GridModel, settings: Mapping[str, Any]) -> Run:
         model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_cosine(step, steps))
-    return Run(model, optimiser, schedule, settings)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings["average"]))
+    return Run(model, averaged, optimiser, schedule, settings)
 
 
 def training_loss(
@@ -165,27 +222,36 @@ def training_loss(
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
     own_loss: float = 0.0,
+    teacher: GridModel | None = None,
+    unlabelled: GridSet | None = None,
+    unlabelled_loss: float = 1.0,
     share: Share | None = None,
     called: Callable[..., MergeOutput] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the merged logits plus `own_loss` times the mean one of the backbones' own readings, in nats.
 
-    With `share`, of this process's rows of the batch, so that the mean over the processes is the loss of all rows.
+    With a teacher, the same on pictures without labels, against what it is sure of, `unlabelled_loss` times. With
+    `share`, of this process's rows of the batch, so that the mean over the processes is the loss of all rows.
     """
     share = share or Share()
-    own = share.rows(torch.arange(len(batch)))
-    grids, target = _mixed(batch, own, mixup) if mixup else _plain(batch, own)
-    model.part = (own, len(batch)) if share.processes > 1 else None
+    half = model.device.type == "cuda"
+    taught = labelled(batch, model.num_classes, label_smoothing=label_smoothing, mixup=mixup, share=share)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half):
+        if teacher is not None and unlabelled is not None:
+            taught = taught.beside(guessed(teacher, unlabelled, weight=unlabelled_loss, mixup=mixup, share=share))
+        out = _said(model, taught, share, called or model)
+    loss = taught.loss(out.logits)
+    if own_loss and len(out.own) > 1:  # a lone backbone's own reading is the merged one
+        loss = loss + own_loss * torch.stack([taught.loss(logits) for logits in out.own.values()]).mean()
+    return loss
+
+
+def _said(model: GridModel, taught: Taught, share: Share, called: Callable[..., MergeOutput]) -> MergeOutput:
+    model.part = (taught.rows, taught.count) if share.processes > 1 else None
     try:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.device.type == "cuda"):
-            out = (called or model)(grids)
+        return called(taught.grids)
     finally:
         model.part = None
-    loss = _cross_entropy(out.logits, target, label_smoothing)
-    if own_loss and len(out.own) > 1:  # a lone backbone's own reading is the merged one
-        readings = [_cross_entropy(logits, target, label_smoothing) for logits in out.own.values()]
-        loss = loss + own_loss * torch.stack(readings).mean()
-    return loss * share.weight(len(batch))
 
 
 def warmup_cosine(step: int, steps: int, *, warmup: float = 0.1) -> float:
@@ -204,33 +270,20 @@ def _epoch(model: GridModel, train_loss: float, val: GridSet | None, learning_ra
     return Epoch(train_loss, float(F.cross_entropy(logits, labels)), accuracy, learning_rate)
 
 
-def _plain(batch: GridSet, own: Rows) -> tuple[Sequence[FeatureGrid], Target]:
-    part = batch[own]
-    return part.grids, [(1.0, part.required_labels("batch"))]
-
-
-def _mixed(batch: GridSet, own: Rows, mixup: float) -> tuple[Sequence[FeatureGrid], Target]:
-    """Each row mixed with another of the batch; what is drawn is drawn for all rows."""
-    weight = float(Beta(mixup, mixup).sample())
-    weight = max(weight, 1 - weight)
-    other = torch.randperm(len(batch))[own]
-    needed, at = torch.cat([own, other]).unique(return_inverse=True)  # each picture is read once
-    first, second = at.split(len(own))
-    part, grids = batch[needed], []
-    labels = part.required_labels("batch")
-    for grid in part.grids:
-        features = grid.features.float()
-        mixed = features[first].lerp(features[second], 1 - weight)
-        grids.append(FeatureGrid.trusted(grid.name, mixed, grid.field))
-    return grids, [(weight, labels[first]), (1 - weight, labels[second])]
-
-
-def _cross_entropy(logits: Float[Tensor, "b t"], target: Target, label_smoothing: float) -> Float[Tensor, ""]:
-    parts = [
-        share * F.cross_entropy(logits.float(), labels.to(logits.device), label_smoothing=label_smoothing)
-        for share, labels in target
-    ]
-    return torch.stack(parts).sum()
+def _checked(model: GridModel, train: GridSet, val: GridSet | None, unlabelled: GridSet | None) -> Rows:
+    """The training labels, once all sets are known to fit the model and each other."""
+    labels = checked_labels("train", train, model)
+    if val is not None:
+        checked_labels("val", val, model)
+    for argument, grids in (("val", val), ("unlabelled", unlabelled)):
+        if grids is not None and set(grids.names) != set(train.names):
+            raise ValueError(
+                f"{argument}: has the backbones {', '.join(grids.names)}, train has {', '.join(train.names)}; expected "
+                "the same; take both from one set"
+            )
+    if unlabelled is not None and not len(unlabelled):
+        raise ValueError("unlabelled: got no pictures; expected some; leave it out where there are none")
+    return labels
 
 
 @contextmanager
@@ -244,8 +297,9 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _default_epochs(pictures: int) -> int:
-    return min(EPOCHS[1], max(EPOCHS[0], round(PICTURES_SHOWN / pictures)))
+def _default_epochs(pictures: int, batch_size: int) -> int:
+    shown = min(EPOCHS[1], max(EPOCHS[0], round(PICTURES_SHOWN / pictures)))
+    return max(shown, math.ceil(STEPS / math.ceil(pictures / max(1, batch_size))))
 
 
 def _check_positive(*, epochs: int, batch_size: int) -> None:

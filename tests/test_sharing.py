@@ -46,14 +46,17 @@ def test_each_row_is_one_processs_and_weights_give_the_mean_of_all(count: int, p
     shares = [Share(Engine(process, processes)) for process in range(processes)]
     seen = torch.cat([share.rows(rows) for share in shares if share.weight(count)])
     assert seen.sort().values.tolist() == rows.tolist()
-    means = [float(values[share.rows(rows) - 100].mean()) * share.weight(count) for share in shares]
-    assert sum(means) / processes == pytest.approx(float(values.mean()), abs=1e-12)
+    sums = [float(values[share.rows(rows) - 100].sum()) * share.weight(count) for share in shares]
+    assert sum(sums) / processes == pytest.approx(float(values.mean()), abs=1e-12)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_mean_of_the_processes_losses_and_gradients_is_that_of_one(processes: int) -> None:
-    """With mixing and dropping: what is drawn is drawn for the whole batch."""
+    """With mixing, dropping and a teacher: what is drawn is drawn for the whole batch."""
     options = {"mixup": 0.4, "label_smoothing": 0.1, "own_loss": 1.0}
+    teacher = built().eval()
+    teacher.head.weight.data.mul_(30)  # sure enough to teach
+    options |= {"teacher": teacher, "unlabelled": TRAIN[20:31]}
     losses, slopes = [], []
     for share in (Share(), *(Share(Engine(process, processes)) for process in range(processes))):
         model = built().train()
@@ -74,7 +77,8 @@ def test_all_processes_must_find_the_same_checkpoint(tmp_path: Path) -> None:
             return tensor + 1
 
     share = Share(Alone(0, 2))
-    run = training._new_run(built(), {"epochs": 1, "steps": 1, "learning_rate": 1e-3, "weight_decay": 0.0})
+    settings = {"epochs": 1, "steps": 1, "learning_rate": 1e-3, "weight_decay": 0.0, "average": 0.9}
+    run = training._new_run(built(), settings)
     with pytest.raises(ValueError, match=r"checkpoint: process 0 found 0 epochs in .*, others another number"):
         training._gone_on(run, tmp_path / "run", share)
 

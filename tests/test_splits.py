@@ -293,6 +293,17 @@ def test_few_labels_follow_their_seed_alone() -> None:
     assert set(first.train.rows) != set(every.few_labels(5, seed=4).train.rows)
 
 
+def test_the_rest_of_the_training_part_is_there_without_its_labels() -> None:
+    every = Numbers(101, labels_of([40, 30, 31])).split(val=0.1, test=0.2)
+    few = every.few_labels(5, seed=3, rest=True)
+    assert few.parts == {**every.few_labels(5, seed=3).parts, "unlabelled": len(every.train) - 15}
+    assert few.train.rows == every.few_labels(5, seed=3).train.rows
+    assert set(few.unlabelled.rows) == set(every.train.rows) - set(few.train.rows) - set(few.val.rows)
+    assert few.unlabelled.labels is None
+    with pytest.raises(ValueError, match=r"unlabelled: this set has the parts train, val, test"):
+        _ = every.few_labels(5).unlabelled
+
+
 def test_few_labels_of_a_set_without_parts_come_from_all_of_it() -> None:
     every = Numbers(sum(COUNTS), labels_of(COUNTS))
     assert every.few_labels(11).parts == {"train": 27, "val": 6}  # two of eleven, of three classes

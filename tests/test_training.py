@@ -2,6 +2,8 @@
 
 import copy
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+import grafeat as gf
 from grafeat import training
 from grafeat.evaluation import Evaluation, batches, evaluate, predict
 from grafeat.fusion import Concat
@@ -364,7 +367,7 @@ def test_the_optimiser_is_adamw_with_what_was_asked_for(monkeypatch: pytest.Monk
     """Three steps of torch's AdamW by hand give the same weights."""
     ours = built(cross_drop=0.0, backbone_drop=0.0)
     theirs = copy.deepcopy(ours)
-    plain = {"mixup": 0.0, "label_smoothing": 0.0, "own_loss": 0.0}
+    plain = {"mixup": 0.0, "label_smoothing": 0.0, "own_loss": 0.0, "average": 0.0}
     monkeypatch.setattr(torch, "randperm", torch.arange)  # in order
     fitted(ours, epochs=3, batch_size=B, learning_rate=2e-3, weight_decay=0.3, **plain)
     optimiser = torch.optim.AdamW(theirs.parameters(), lr=2e-3, weight_decay=0.3)
@@ -377,13 +380,110 @@ def test_the_optimiser_is_adamw_with_what_was_asked_for(monkeypatch: pytest.Monk
     assert equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("pictures", "epochs"), [(10, 40), (500, 40), (1000, 20), (2500, 8), (50_000, 8)])
-def test_a_default_training_shows_about_20_000_pictures(pictures: int, epochs: int) -> None:
-    assert training._default_epochs(pictures) == epochs
+@pytest.mark.parametrize(
+    ("pictures", "epochs"), [(10, 250), (64, 250), (80, 125), (400, 40), (500, 40), (1000, 20), (2500, 8), (50_000, 8)]
+)
+def test_a_default_training_shows_about_20_000_pictures_in_250_steps_or_more(pictures: int, epochs: int) -> None:
+    assert training._default_epochs(pictures, batch_size=64) == epochs
 
 
 def test_the_default_length_is_used() -> None:
-    assert len(fit(built(), GRIDS[:3], progress=False).epochs) == 40
+    assert len(fit(built(), GRIDS[:3], batch_size=1, progress=False).epochs) == 84  # of three steps each
+
+
+# The average, and pictures without labels
+
+
+def test_the_average_by_hand() -> None:
+    """After the first step it is the weights; then a quarter of the way to them in each step."""
+    model = built()
+    settings = {"epochs": 1, "steps": 3, "learning_rate": 0.1, "weight_decay": 0.0, "average": 0.75}
+    run = training._new_run(model, settings)
+    expected = None
+    for value in (8.0, 4.0, 12.0):
+        model.types.data.fill_(value)
+        run.averaged.update_parameters(model)
+        expected = value if expected is None else 0.75 * expected + 0.25 * value
+    torch.testing.assert_close(run.averaged.module.types, torch.full_like(model.types, expected))
+    assert expected == 8.25
+
+
+def test_what_is_kept_and_validated_is_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = [], training._epoch
+
+    def note(model: GridModel, *given: object) -> Epoch:
+        seen.append(state(model))
+        return real(model, *given)
+
+    monkeypatch.setattr(training, "_epoch", note)
+    averaged, plain = built(), built()
+    fitted(averaged, epochs=1, average=0.5)
+    fitted(plain, epochs=1, average=0.0)
+    assert equal(averaged, seen[0]) and equal(plain, seen[1])
+    assert not equal(averaged, plain)
+
+
+def test_pictures_without_labels_are_taught_from_their_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five epochs of four steps: from the seventh step on, half a batch of them, each before any comes again."""
+    seen, real = [], training.training_loss
+
+    def note(model: GridModel, batch: GridSet, **options: Any) -> Tensor:
+        more = options.get("unlabelled")
+        seen.append(None if more is None else more["lite"].features[:, 0, 0, 0])
+        assert more is None or not options["teacher"].training
+        return real(model, batch, **options)
+
+    monkeypatch.setattr(training, "training_loss", note)
+    fitted(built(), unlabelled=GRIDS[:41], epochs=5)
+    assert [part is not None for part in seen] == [False] * 6 + [True] * 14
+    last = torch.cat(seen[-4:])
+    assert [len(part) for part in seen[-4:]] == [8, 8, 8, 8] and len(last.unique()) == 32
+
+
+def test_labels_of_pictures_without_labels_never_matter() -> None:
+    models = [built(), built()]
+    for model, labels in zip(models, (GRIDS.labels, None), strict=True):
+        fitted(model, GRIDS[:31], unlabelled=GridSet(GRIDS.grids, labels), epochs=4)
+    assert equal(*models)
+
+
+def test_pictures_without_labels_help_where_labels_are_few() -> None:
+    """Three labels a class tell which of the two directions matters less well than a hundred pictures do."""
+    found = {}
+    for more in (None, task(301, 4)):
+        model, few = built(seed=1), task(101, 1).few_labels(2, val=0)
+        fit(model, few.train, unlabelled=more, epochs=60, batch_size=16, progress=False)
+        found[more is None] = float(F.cross_entropy(predict(model, task(503, 3)), task(503, 3).labels))
+    assert found[False] < found[True]
+
+
+def test_a_committees_members_are_trained_each_by_itself(tmp_path: Path) -> None:
+    together = gf.mix("ensemble", GRIDS, num_classes=T)
+    history = fit(together, GRIDS, epochs=2, batch_size=17, progress=False, checkpoint=tmp_path / "run.safetensors")
+    alone = gf.mix("single", GRIDS.only("vit"), num_classes=T)
+    row = fit(alone, GRIDS.only("vit"), epochs=2, batch_size=17, progress=False)
+    assert equal(together.members["vit"], alone)
+    assert history.members["vit"].epochs == row.epochs and history.epochs == ()
+    assert "2 members" in repr(history) and "  vit: History: 2 epochs" in repr(history)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-lite.safetensors", "run-vit.safetensors"]
+    assert together.label_counts.tolist() == GRIDS.labels.bincount().tolist()
+
+
+@pytest.mark.parametrize("argument", ["val", "unlabelled"])
+def test_all_sets_have_the_same_backbones(argument: str) -> None:
+    with pytest.raises(ValueError, match=rf"{argument}: has the backbones lite, train has lite, vit; expected"):
+        fitted(built(), **{argument: GRIDS.only("lite")})
+
+
+def test_there_must_be_pictures_without_labels_if_they_are_given() -> None:
+    with pytest.raises(ValueError, match=r"unlabelled: got no pictures; expected some; leave it out"):
+        fitted(built(), unlabelled=GRIDS[:0])
+
+
+@pytest.mark.parametrize("average", [-0.1, 1.0, 1.5])
+def test_the_average_is_a_share(average: float) -> None:
+    with pytest.raises(ValueError, match=rf"average: got {average}; expected a share in \[0, 1\)"):
+        fitted(built(), average=average)
 
 
 # Batches
