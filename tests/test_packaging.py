@@ -128,6 +128,8 @@ def test_make_alone_lists_the_commands(clone: Path) -> None:
         "walkthrough",
         "test",
         "faults",
+        "results",
         "stamps",
+        "fashion",
         "clean",
     ]

@@ -7,6 +7,10 @@ import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grafeat.lab.comparison import Comparison
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
@@ -18,6 +22,14 @@ WAYS = {
     "concat": "pooled, concatenated, MLP",
     "averaged logits": "averaged logits of the two alone",
     "merge": "**GraFeat-Merge**",
+}
+LAB = {
+    "lab": "EfficientNet-Lite0 and a small CNN: every way on every kind of task",
+    "lab_labels": "The same with fewer and more labels",
+    "lab_two_cnns": "Two CNNs",
+    "lab_cnn_and_vit": "A CNN and a ViT",
+    "lab_three_kinds": "Three of different kinds",
+    "lab_controls": "Controls: what the merge gains from, and what not",
 }
 
 
@@ -172,6 +184,50 @@ def scaling() -> str:
     return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
 
 
+def lab() -> str:
+    """Of each comparison: every contender's figure by task, what the merge gains on the best rival, and the verdict."""
+    from grafeat.lab.comparison import Comparison  # not before it is needed: the other tables need no package
+
+    paths = {name: RESULTS / f"{name}.csv" for name in LAB}
+    return "\n\n".join(
+        f"### {LAB[name]}\n\n{compared(Comparison.from_csv(path))}" for name, path in paths.items() if path.exists()
+    )
+
+
+def compared(found: "Comparison") -> str:
+    """One comparison as Markdown, the best of each task in bold; controls are no rivals."""
+    rows = found.rows.to_dict("records")
+    cell = {(row["contender"], row["task"]): row for row in rows}
+    best = {task: max(r["mean"] for r in rows if r["task"] == task and r["kind"] != "control") for task in found.tasks}
+    lines = [f"| | {' | '.join(found.tasks)} |", "|---|" + "---|" * len(found.tasks)]
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        shown = (lab_cell(cell.get((name, task)), best[task]) for task in found.tasks)
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    merges = {row["task"]: row for row in rows if row["kind"] == "merge"}
+    gains = (lab_gain(merges.get(task)) for task in found.tasks)
+    lines.append(f"| *merge minus best rival, points* | {' | '.join(gains)} |")
+    first = rows[0]
+    words = f"Seeds {first['seeds']}; {first['versions']}; {max(row['date'] for row in rows)}; {first['machine']}."
+    said = "\n".join(f"- {line}" for line in found.verdict().splitlines())
+    return "\n".join(lines) + f"\n\n{said}\n\n{words}"
+
+
+def lab_cell(row: dict[str, Any] | None, best: float) -> str:
+    """A figure in per cent with its interval."""
+    if row is None:
+        return "–"
+    figure = f"{100 * row['mean']:.1f} ({100 * row['low']:.1f}–{100 * row['high']:.1f})"
+    return f"**{figure}**" if row["mean"] == best and row["kind"] != "control" else figure
+
+
+def lab_gain(row: dict[str, Any] | None) -> str:
+    """What the merge gains on the best rival, with its interval."""
+    if row is None or not row["best rival"]:
+        return "–"
+    value, low, high = (100 * row[f"to best rival{end}"] for end in ("", " low", " high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), {row['best rival']}"
+
+
 def table(name: str) -> list[dict[str, str]]:
     """The rows of a result file."""
     with (RESULTS / name).open(newline="") as file:
@@ -181,6 +237,7 @@ def table(name: str) -> list[dict[str, str]]:
 SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
     "few_labels": ("Does merging pay when labels are few?", few_labels),
     "pointer": ("Can cross edges do what pooling cannot?", pointer),
+    "lab": ("Does merging pay?", lab),
     "planted": ("Do values and relevance tell the truth where it is known?", planted),
     "audits": ("Which explanations can be trusted?", audits),
     "explaining": ("How long does explaining take?", explaining),
