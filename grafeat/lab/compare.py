@@ -101,6 +101,13 @@ def _checked_tasks(tasks: GridSet | Task | Sequence[Task]) -> list[Task]:
     if not listed:
         raise ValueError("tasks: got none; expected one or more; pass grids or a Task")
     _check_different("tasks", [task.name for task in listed])
+    for task in listed:
+        if not len(task.labelled(0).val):
+            few = f"per_class={task.per_class}" if task.per_class else "the part val"
+            raise ValueError(
+                f"tasks: {task.name!r} has no picture left to choose the best epoch and the best rival on ({few}); "
+                "expected some; raise per_class to 3 or more, or split with val="
+            )
     return listed
 
 

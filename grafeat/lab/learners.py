@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -22,13 +21,6 @@ from grafeat.pictures import PictureSet
 
 MOST = 4  # backbones of which every subset is tested; of more, all of them and all but each one
 Answers = tuple[Float[Tensor, "b t"], Float[Tensor, "b d"]]
-
-
-class Learner(Protocol):
-    """A trained contender."""
-
-    def cell(self, task: Task, *, vectors: bool) -> Cell:
-        """What it says of a task's test pictures; with image vectors if a measure needs them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +92,9 @@ class PictureLearner:
             seconds=self.scratch.seconds,
             inference=1000 * took / len(whole),
         )
+
+
+Learner = GridLearner | PictureLearner
 
 
 @torch.no_grad()
