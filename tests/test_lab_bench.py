@@ -43,7 +43,7 @@ def learned(
     folder: Path | None = None,
     seeds: tuple[int, ...] = (0,),
 ) -> Found:
-    bench = Bench(Keys(epochs=1), folder)
+    bench = Bench(folder, keys=Keys(epochs=1))
     groups = lessons(tasks, ways or WAYS, seeds, controls=False)
     return {
         (name, lesson.contender.name, lesson.seed): cell

@@ -29,15 +29,19 @@ class Bench:
     """Does what is missing of some lessons, and finds the rest where it was kept.
 
     Args:
-        keys: What decides each cell.
         folder: Where cells are kept; nothing is if None.
+        keys: What decides each cell; by default for matched sizes and the defaults of `fit`.
         device: Where to train.
     """
 
     def __init__(
-        self, keys: Keys, folder: Path | None = None, *, device: torch.device | str | None = None
+        self,
+        folder: Path | None = None,
+        *,
+        keys: Keys | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
-        self.keys, self.folder, self.device = keys, folder, device
+        self.folder, self.keys, self.device = folder, keys or Keys(), device
         self._cells: dict[str, Cell] = {}
         self._members: dict[str, GridLearner] = {}  # of the group at hand, for its committees
 

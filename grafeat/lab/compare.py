@@ -74,7 +74,7 @@ def compare(
     wanted = [contenders] if isinstance(contenders, str | Contender) else contenders
     groups = lessons(listed, wanted, numbers, controls=controls)
     keys = Keys(matched=parameters == "matched", epochs=epochs)
-    bench = Bench(keys, None if folder is None else Path(folder), device=device)
+    bench = Bench(None if folder is None else Path(folder), keys=keys, device=device)
     found: dict[str, dict[str, tuple[Contender, list[Cell]]]] = {task.name: {} for task in listed}
     with tqdm(total=sum(map(len, groups)), desc="compare", unit="training", disable=not progress) as bar:
         for group in groups:
