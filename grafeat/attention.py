@@ -6,7 +6,7 @@ a layer they are taken apart once, into one block for each backbone, so that not
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,60 +14,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grafeat.graph import Kind, PatchGraph
+from grafeat.rotary import Angles, rotate
+from grafeat.rotary import RotaryPositions as RotaryPositions
 
+ALL = slice(None)
 LayerKind = Literal["intra", "cross", "joint"]
 Vertices = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n k"]
 Blocks = dict[str, Float[Tensor, "b heads _ k"]]
 Bias = Float[Tensor, "*#b #queries keys"]
 Attend = Callable[[str, Float[Tensor, "b heads queries keys"]], Float[Tensor, "b heads queries keys"]]
-
-
-class Angles(NamedTuple):
-    """Cosine and sine of the angle by which each vertex turns each pair of channels, (n, k / 2) both."""
-
-    cos: Float[Tensor, "n half"]
-    sin: Float[Tensor, "n half"]
-
-
-class RotaryPositions(nn.Module):
-    """Turns queries and keys by learned Fourier frequencies of the patch centre.
-
-    The product of a turned query and a turned key depends on the two places only through their difference, so
-    that patches of *different* grids can match places too.
-
-    Args:
-        head_width: Channels k of a head; even.
-        spread: Standard deviation of the frequencies at the start, in radians per picture side.
-
-    Raises:
-        ValueError: If `head_width` is odd.
-
-    Source: Lindenberger et al., LightGlue, ICCV 2023, eq. 3 and 4. There only self-attention is turned; here
-    all grids show the same picture, so cross attention is turned as well.
-    """
-
-    def __init__(self, head_width: int, *, spread: float = 2 * math.pi) -> None:
-        super().__init__()
-        if head_width < 2 or head_width % 2:
-            raise ValueError(
-                f"head_width: got {head_width}; expected an even number, as channels turn in pairs; change "
-                "the width or the number of heads"
-            )
-        self.frequencies = nn.Parameter(spread * torch.randn(2, head_width // 2))
-
-    def forward(self, centres: Float[Tensor, "n 2"]) -> Angles:
-        """The angles of vertices at these places, (x, y) in [0, 1] of the picture."""
-        # not a matrix product: mixed precision would round the angles to hundredths of a radian
-        angles = ((centres - 0.5)[:, :, None] * self.frequencies).sum(dim=1)
-        return Angles(angles.cos(), angles.sin())
-
-
-def rotate(states: Float[Tensor, "*batch n k"], angles: Angles) -> Float[Tensor, "*batch n k"]:
-    """Turns channel i and channel i + k / 2 of each state by the vertex's i-th angle."""
-    first, second = states.chunk(2, dim=-1)
-    cos, sin = angles.cos.to(states.dtype), angles.sin.to(states.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class PerBackbone(nn.Module):
@@ -209,18 +165,21 @@ class PatchAttention(nn.Module):
         return self.attended(name, q[name], keys, values, bias)
 
     def weights(
-        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str
+        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, key: str, heads: slice = ALL
     ) -> Float[Tensor, "b heads queries keys"]:
         """Attention weights from the patches of `query` to those of `key`.
 
-        Over the patches of all backbones that `query` attends to, each row sums to 1.
+        Over the patches of all backbones that `query` attends to, each row sums to 1. With `heads`, the queries and
+        keys are those of these heads only.
         """
-        seen, rows = self.seen(query, graph), self.logits(q, k, graph, query).softmax(dim=-1)
+        seen, rows = self.seen(query, graph), self.logits(q, k, graph, query, heads).softmax(dim=-1)
         return rows.split([graph.sizes[other] for other in seen], dim=-1)[seen.index(key)]
 
-    def logits(self, q: Blocks, k: Blocks, graph: PatchGraph, query: str) -> Float[Tensor, "b heads queries keys"]:
+    def logits(
+        self, q: Blocks, k: Blocks, graph: PatchGraph, query: str, heads: slice = ALL
+    ) -> Float[Tensor, "b heads queries keys"]:
         """What the softmax of one backbone's patches takes, over the patches of all backbones that they attend to."""
-        keys = self._keys(query, k, graph)
+        keys = self._keys(query, k, graph, heads)
         return _logits(q[query], keys, self.bias(graph, query, keys))
 
     def seen(self, query: str, graph: PatchGraph) -> list[str]:
@@ -238,10 +197,12 @@ class PatchAttention(nn.Module):
         """Factor on the logits of a relation, for each head; None for 1."""
         return None
 
-    def _keys(self, query: str, k: Blocks, graph: PatchGraph) -> Float[Tensor, "b heads keys k"]:
+    def _keys(
+        self, query: str, k: Blocks, graph: PatchGraph, heads: slice = ALL
+    ) -> Float[Tensor, "b heads keys k"]:
         """The keys that the patches of one backbone see, scaled by the relations' priors."""
         priors = {key: self.prior(query, key) for key in self.seen(query, graph)}
-        return _joined([k[key] if prior is None else k[key] * prior for key, prior in priors.items()])
+        return _joined([k[key] if prior is None else k[key] * prior[heads] for key, prior in priors.items()])
 
     def attended(
         self,

@@ -7,41 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention import Blocks, PatchAttention, kind_of
+from grafeat.attention import Blocks
+from grafeat.capturedlayer import CapturedLayer
 from grafeat.files import size
 from grafeat.graph import Kind, Patch, PatchGraph
 
 KINDS: tuple[Kind, ...] = ("intra", "cross")
 LIMIT = 4 * 2**30
-
-
-@dataclass(frozen=True, eq=False)
-class CapturedLayer:
-    """One layer's queries and keys, and the layer that builds the weights from them."""
-
-    attention: PatchAttention
-    q: Blocks
-    k: Blocks
-    graph: PatchGraph
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Pictures and heads."""
-        b, heads = next(iter(self.q.values())).shape[:2]
-        return b, heads
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that its queries and keys take."""
-        return sum(states.nbytes for blocks in (self.q, self.k) for states in blocks.values())
-
-    def states(self, pictures: slice, heads: slice) -> tuple[Blocks, Blocks]:
-        """Queries and keys of some pictures and heads, in float32: else rows would miss 1 by a hundredth."""
-        q, k = (
-            {name: states[pictures, heads].float() for name, states in blocks.items()}
-            for blocks in (self.q, self.k)
-        )
-        return q, k
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,16 +226,8 @@ class CapturedAttention:
 
     def priors(self, kind: Kind, layer: int) -> Float[Tensor, "heads queries keys"]:
         """The factor on the logits of each relation of a layer, by the numbers of the two backbones; 1 for most."""
-        kept, names = self._checked(kind, (), layer, None), self.graph.names
-        found = torch.ones(self.heads, len(names), len(names))
-        for query in names:
-            for key in kept.attention.seen(query, kept.graph):
-                prior = kept.attention.prior(query, key)
-                if prior is not None:
-                    found[:, names.index(query), names.index(key)] = prior.detach().float().flatten().cpu()
-        return found
+        return self._checked(kind, (), layer, None).priors
 
-    @torch.no_grad()
     def logits(
         self, kind: Kind, query: str, *, layer: int, picture: int = 0
     ) -> tuple[Float[Tensor, "heads queries keys"], Float[Tensor, "heads queries"]]:
@@ -273,19 +237,14 @@ class CapturedAttention:
             Logits over the patches that they see by edges of this kind; and the logarithm of the sum of the
             exponentials of all logits in the same softmax.
         """
-        kept = self._checked(kind, (query,), layer, None)
-        q, k = kept.states(self._one(picture), slice(None))
-        whole, seen = kept.attention.logits(q, k, kept.graph, query)[0], kept.attention.seen(query, kept.graph)
-        parts = zip(seen, whole.split([kept.graph.sizes[key] for key in seen], dim=-1), strict=True)
-        own = [part for key, part in parts if kind_of(query, key) == kind]
-        return torch.cat(own, dim=-1), whole.logsumexp(dim=-1)
+        return self._checked(kind, (query,), layer, None).logits(kind, query, self._one(picture))
 
     def uniform(self, query: str, key: str, layer: int) -> float:
         """The weight that each patch of `key` would have if all logits were equal, balance included; in [0, 1]."""
         kind: Kind = "intra" if query == key else "cross"
         kept = self._checked(kind, (query, key), layer, None)
         still = {name: torch.zeros_like(states[:1, :1], dtype=torch.float32) for name, states in kept.q.items()}
-        return float(kept.attention.weights(still, still, kept.graph, query, key)[0, 0, 0, 0])
+        return float(kept.attention.weights(still, still, kept.graph, query, key, slice(1))[0, 0, 0, 0])
 
     def _grids(self, kind: Kind, query: str, key: str, layer: int, head: int | None) -> Tensor:
         weights = self._weights(kind, query, key, layer, head, slice(None))
@@ -293,7 +252,6 @@ class CapturedAttention:
         weights = weights.unflatten(-1, shapes[key]).unflatten(-3, shapes[query])
         return weights if head is None else weights[:, 0]
 
-    @torch.no_grad()
     def _weights(
         self, kind: Kind, query: str, key: str, layer: int, head: int | None, pictures: slice
     ) -> Float[Tensor, "b heads queries keys"]:
@@ -302,10 +260,8 @@ class CapturedAttention:
         batch, sizes = len(range(*pictures.indices(self.pictures))), kept.graph.sizes
         seen = sum(sizes[other] for other in kept.attention.seen(query, kept.graph))  # one softmax
         self._check_size(4 * batch * (self.heads if head is None else 1) * sizes[query] * seen, "these weights")
-        q, k = kept.states(pictures, heads)
-        return kept.attention.weights(q, k, kept.graph, query, key)
+        return kept.weights(query, key, pictures, heads)
 
-    @torch.no_grad()
     def _rows(
         self, kind: Kind, query: str, key: str, layer: int, head: int | None, picture: int, patch: int | None = None
     ) -> Float[Tensor, "queries keys"]:
@@ -313,9 +269,8 @@ class CapturedAttention:
         if patch is None:
             return self.block(query, key, layer=layer, head=head, picture=picture)
         kept = self._checked(kind, (query, key), layer, head)
-        q, k = kept.states(self._one(picture), slice(None) if head is None else slice(head, head + 1))
-        one = {query: q[query][:, :, patch : patch + 1]}
-        return kept.attention.weights(one, k, kept.graph, query, key)[0].mean(dim=0)
+        heads = slice(None) if head is None else slice(head, head + 1)
+        return kept.row(query, key, self._one(picture), heads, patch)[0].mean(dim=0)
 
     def _seen(
         self, name: str, layer: int, weights: Callable[[str, Kind], Tensor]

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from grafeat.attention import Blocks, PatchAttention
-from grafeat.captured import KINDS, LIMIT, CapturedAttention, CapturedLayer
+from grafeat.captured import KINDS, LIMIT, CapturedAttention
+from grafeat.capturedlayer import CapturedLayer
 from grafeat.files import size
 from grafeat.graph import Kind, PatchGraph
 from grafeat.models import GridModel
@@ -45,8 +46,8 @@ def capture(
     before = [attention.recorder for attention in attentions]
     if not attentions or (isinstance(model, GridModel) and not isinstance(model, PatchModel)):
         raise ValueError(
-            f"model: {type(model).__name__} has no attention layers to capture; expected a model whose patches attend to "
-            f"each other, as GraFeatMerge; {getattr(model, 'instead', 'gf.list_ways() says which do')}"
+            f"model: {type(model).__name__} has no attention layers to capture; expected a model whose patches attend "
+            f"to each other, as GraFeatMerge; {getattr(model, 'instead', 'gf.list_ways() says which do')}"
         )
     counts = dict.fromkeys(KINDS, 0)
     for attention in attentions:

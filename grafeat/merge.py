@@ -7,14 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import (
-    Angles,
-    CrossAttention,
-    IntraAttention,
-    PatchAttention,
-    RotaryPositions,
-    Vertices,
-)
+from grafeat.attention import CrossAttention, IntraAttention, PatchAttention, Vertices
 from grafeat.config import MergeConfig
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet, check_grids
@@ -31,6 +24,7 @@ from grafeat.projection import (
     weights_from,
 )
 from grafeat.readout import Readout, ReadoutKind
+from grafeat.rotary import Angles, RotaryPositions
 
 L = TypeVar("L", bound=PatchAttention)
 GAIN = 0.1  # every layer begins close to x ← x, so that messages must earn their weight

@@ -159,7 +159,7 @@ class Other(Concat):
 
 def test_only_what_mix_makes_is_saved(tmp_path: Path, unchecked: None) -> None:
     other = Other.for_grids(GRIDS, num_classes=4)
-    with pytest.raises(TypeError, match="model: got Other; expected a GraFeatMerge, or another that gf.mix makes"):
+    with pytest.raises(TypeError, match=r"model: got Other; expected a GraFeatMerge, or another that gf\.mix makes"):
         save(other, tmp_path / "a")
     with pytest.raises(TypeError, match="model: got OrderedDict"):
         save(built().state_dict(), tmp_path / "a")

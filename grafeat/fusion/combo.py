@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import Angles, Heads, PatchAttention, PerBackbone, Vertices
+from grafeat.attention import Heads, PatchAttention, PerBackbone, Vertices
 from grafeat.fusion.mixer import Mixer
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
@@ -17,6 +17,7 @@ from grafeat.models import MergeOutput
 from grafeat.patchmodel import PatchModel
 from grafeat.projection import OCTAVES, fourier_features
 from grafeat.readout import PatchReadout
+from grafeat.rotary import Angles
 
 
 class TransformerLayer(PatchAttention):

@@ -38,6 +38,7 @@ class Committee(GridModel):
         super().__init__(channels, first.num_classes, first.config.classes)
         self.singles = nn.ModuleList(members.values())
         self.label_counts.copy_(first.label_counts)
+        self.train(first.training)  # a new module would train, and take its members with it
 
     @property
     def members(self) -> dict[str, GraFeatMerge]:

@@ -62,11 +62,11 @@ def strongest_paths(
     """The strongest paths on which information can flow from one patch to another through all layers.
 
     A path starts on the patch `source` before the first layer and is on the patch `target` after the last one. In each
-    layer, intra 0, cross 0, intra 1 and so on (or joint 0, joint 1 and so on), it either stays put or hops. A hop to a patch has the weight with which
-    that patch attends to the one before: information flows against the direction in which patches attend. Staying put
-    has weight 1, as the residual passes the state on whole; a patch's attention to itself goes into that. The weight
-    of a path is the product of its hops' weights. The same hop in another layer makes another path. This is routing,
-    not importance: what the layers do with the values is not in it.
+    layer, intra 0, cross 0, intra 1 and so on, or joint 0, joint 1 and so on, it either stays put or hops. A hop to a
+    patch has the weight with which that patch attends to the one before: information flows against the direction in
+    which patches attend. Staying put has weight 1, as the residual passes the state on whole; a patch's attention to
+    itself goes into that. The weight of a path is the product of its hops' weights. The same hop in another layer makes
+    another path. This is routing, not importance: what the layers do with the values is not in it.
 
     Args:
         attention: What `capture` gave.

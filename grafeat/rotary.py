@@ -1,0 +1,55 @@
+"""Rotary positions: queries and keys turned by the places of their patches in the picture."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Angles(NamedTuple):
+    """Cosine and sine of the angle by which each vertex turns each pair of channels, (n, k / 2) both."""
+
+    cos: Float[Tensor, "n half"]
+    sin: Float[Tensor, "n half"]
+
+
+class RotaryPositions(nn.Module):
+    """Turns queries and keys by learned Fourier frequencies of the patch centre.
+
+    The product of a turned query and a turned key depends on the two places only through their difference, so
+    that patches of *different* grids can match places too.
+
+    Args:
+        head_width: Channels k of a head; even.
+        spread: Standard deviation of the frequencies at the start, in radians per picture side.
+
+    Raises:
+        ValueError: If `head_width` is odd.
+
+    Source: Lindenberger et al., LightGlue, ICCV 2023, eq. 3 and 4. There only self-attention is turned; here
+    all grids show the same picture, so cross attention is turned as well.
+    """
+
+    def __init__(self, head_width: int, *, spread: float = 2 * math.pi) -> None:
+        super().__init__()
+        if head_width < 2 or head_width % 2:
+            raise ValueError(
+                f"head_width: got {head_width}; expected an even number, as channels turn in pairs; change "
+                "the width or the number of heads"
+            )
+        self.frequencies = nn.Parameter(spread * torch.randn(2, head_width // 2))
+
+    def forward(self, centres: Float[Tensor, "n 2"]) -> Angles:
+        """The angles of vertices at these places, (x, y) in [0, 1] of the picture."""
+        # not a matrix product: mixed precision would round the angles to hundredths of a radian
+        angles = ((centres - 0.5)[:, :, None] * self.frequencies).sum(dim=1)
+        return Angles(angles.cos(), angles.sin())
+
+
+def rotate(states: Float[Tensor, "*batch n k"], angles: Angles) -> Float[Tensor, "*batch n k"]:
+    """Turns channel i and channel i + k / 2 of each state by the vertex's i-th angle."""
+    first, second = states.chunk(2, dim=-1)
+    cos, sin = angles.cos.to(states.dtype), angles.sin.to(states.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
