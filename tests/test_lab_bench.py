@@ -99,15 +99,27 @@ def test_a_committee_is_that_of_members_trained_one_by_one() -> None:
     assert ensemble.parameters == sum(found["made up", name, 0].parameters for name in names)
 
 
-def test_a_committee_by_fit_is_the_same() -> None:
-    asked = task()
-    found = learned([asked], ["ensemble", "merge"])
-    made = asked.grids
-    model = mix("ensemble", made.train, num_classes=3, parameters=found["made up", "merge", 0].parameters)
-    for name, member in model.members.items():
-        fit(member, made.train.only(name), val=made.val.only(name), epochs=1, progress=False)
+@pytest.mark.parametrize("way", ["ensemble", "voting"])
+def test_a_committee_by_mix_and_fit_says_the_same(way: str) -> None:
+    """With all its backbones, with each alone, and in its vectors."""
+    made = grids()
+    found = learned([Task("made up", made, measure="retrieval")], [way, "merge"])
+    model = mix(way, made.train, num_classes=3, parameters=found["made up", "merge", 0].parameters)
+    fit(model, made.train, val=made.val, epochs=1, progress=False)
+    cell = found["made up", way, 0]
     with torch.no_grad():
-        torch.testing.assert_close(found["made up", "ensemble", 0].logits[0], model(made.test).logits)
+        for logits, some in zip(cell.logits, cell.subsets, strict=True):
+            torch.testing.assert_close(logits, model(made.test.only(*some)).logits)
+        torch.testing.assert_close(cell.val_logits, model(made.val).logits)
+        for part, vectors in (("test", cell.vectors), ("val", cell.val_vectors), ("train", cell.train_vectors)):
+            torch.testing.assert_close(vectors, model(getattr(made, part)).vector)
+
+
+def test_a_committee_alone_trains_its_members_and_keeps_their_answers(tmp_path: Path, trained: list[str]) -> None:
+    learned([task()], ["ensemble"], tmp_path)
+    assert trained == ["GraFeatMerge pointer", "GraFeatMerge classes"]
+    learned([task()], ["single", "voting"], tmp_path)
+    assert len(trained) == 2
 
 
 def test_what_was_kept_is_read_and_nothing_is_trained(tmp_path: Path, trained: list[str]) -> None:
@@ -126,17 +138,19 @@ def test_what_was_kept_is_read_and_nothing_is_trained(tmp_path: Path, trained: l
     [
         ("merge", ["GraFeatMerge pointer classes"]),
         ("concat", ["Concat pointer classes"]),
-        ("ensemble", ["GraFeatMerge pointer", "GraFeatMerge classes"]),
+        ("ensemble", []),  # the answers of its members are there
+        ("single", ["GraFeatMerge pointer", "GraFeatMerge classes"]),
     ],
 )
 def test_only_what_is_lost_is_trained_anew(tmp_path: Path, trained: list[str], lost: str, kinds: list[str]) -> None:
     first = learned([task()], folder=tmp_path)
-    (gone,) = tmp_path.glob(f"{lost}-*")
-    gone.unlink()
+    gone = list(tmp_path.glob(f"{lost}-*"))
+    for path in gone:
+        path.unlink()
     trained.clear()
     assert same(first, learned([task()], folder=tmp_path))
     assert trained == kinds
-    assert gone.exists()
+    assert all(path.exists() for path in gone)
 
 
 def test_a_damaged_cell_is_named_and_trained_anew(tmp_path: Path, trained: list[str]) -> None:

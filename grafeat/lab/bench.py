@@ -10,19 +10,17 @@ from typing import Any, cast
 import torch
 
 import grafeat
-from grafeat.fusion import Committee, list_ways
+from grafeat.fusion import Committee
 from grafeat.grids import GridSet
 from grafeat.lab.cells import Cell, Key, digest, now, path_of, read_cell, write_cell
 from grafeat.lab.contenders import SCRATCH
 from grafeat.lab.keys import REST, Keys
-from grafeat.lab.learners import GridLearner, Learner, PictureLearner
+from grafeat.lab.learners import GridLearner, Learner, PictureLearner, together
 from grafeat.lab.lessons import Lesson
 from grafeat.lab.scratch import train_from_scratch
 from grafeat.lab.task import Task
 from grafeat.models import GridModel
 from grafeat.training import fit
-
-KINDS = {way.name: way.kind for way in list_ways()}
 
 
 class Bench:
@@ -43,20 +41,22 @@ class Bench:
     ) -> None:
         self.folder, self.keys, self.device = folder, keys or Keys(), device
         self._cells: dict[str, Cell] = {}
-        self._members: dict[str, GridLearner] = {}  # of the group at hand, for its committees
 
     def learn(self, group: Sequence[Lesson]) -> Iterator[tuple[Lesson, dict[str, Cell]]]:
-        """Each lesson of a group with its cells by task; trained models live as long as the group is at hand."""
-        members = [one.contender for lesson in group if self._missing(lesson) for one in lesson.members]
+        """Each lesson of a group with its cells by task."""
         for lesson in group:
-            missing = self._missing(lesson)
-            if missing:
-                learner = self._learner(lesson)
-                if lesson.contender in members:
-                    self._members[lesson.contender.name] = cast(GridLearner, learner)
-                self._test(lesson, learner, missing)
-            yield lesson, {task.name: self._cells[digest(self.keys.key(lesson, task))] for task in lesson.tasks}
-        self._members.clear()
+            yield lesson, self.cells(lesson)
+
+    def cells(self, lesson: Lesson) -> dict[str, Cell]:
+        """The cells of a lesson by task: found, or made and kept."""
+        missing = self._missing(lesson)
+        if missing:
+            vectors = self._vectors(lesson)
+            say = self._committee(lesson) if lesson.members else self._learner(lesson).cell
+            for task in missing:
+                key = self.keys.key(lesson, task)
+                self._keep(key, say(task, vectors=vectors[digest(key)]))
+        return {task.name: self._cells[digest(self.keys.key(lesson, task))] for task in lesson.tasks}
 
     def _missing(self, lesson: Lesson) -> list[Task]:
         """The tasks of a lesson for which something has to be made, one for each cell."""
@@ -79,14 +79,10 @@ class Bench:
                 self._cells[name] = found
         return name in self._cells and (self._cells[name].vectors is not None or not vectors)
 
-    def _test(self, lesson: Lesson, learner: Learner, missing: Sequence[Task]) -> None:
-        vectors = self._vectors(lesson)
-        for task in missing:
-            key = self.keys.key(lesson, task)
-            made = learner.cell(task, vectors=vectors[digest(key)])
-            self._cells[digest(key)] = cell = replace(made, date=now(), versions=versions())
-            if self.folder is not None:
-                write_cell(path_of(self.folder, key), key, cell)
+    def _keep(self, key: Key, made: Cell) -> None:
+        self._cells[digest(key)] = cell = replace(made, date=now(), versions=versions())
+        if self.folder is not None:
+            write_cell(path_of(self.folder, key), key, cell)
 
     def _learner(self, lesson: Lesson) -> Learner:
         """The trained contender.
@@ -98,7 +94,7 @@ class Bench:
             if lesson.contender.way == SCRATCH:
                 network = train_from_scratch(lesson.pictures, num_classes=lesson.task.num_classes, seed=lesson.seed)
                 return PictureLearner(network, lesson.pictures)
-            return self._fitted(lesson) if lesson.trains else self._committee(lesson)
+            return self._fitted(lesson)
         except ValueError as error:
             raise ValueError(
                 f"task {lesson.task.name!r}, {lesson.contender.name!r}, seed {lesson.seed}: {error}"
@@ -121,17 +117,16 @@ class Bench:
         shape: Any = self.keys.outlined(lesson)  # every way that is no committee is made `of` a configuration
         return type(shape).of(shape.config, train, seed=lesson.seed)
 
-    def _committee(self, lesson: Lesson) -> GridLearner:
-        """The trained singles of the same labels and seed, put together."""
-        for one in lesson.members:
-            if one.contender.name not in self._members:
-                self._members[one.contender.name] = self._fitted(one)
-        singles = [self._members[one.contender.name] for one in lesson.members]
-        kind = cast(Callable[..., Committee], KINDS[str(lesson.contender.way)])
-        model = kind({name: one.model for name, one in zip(lesson.task.names, singles, strict=True)})
-        few = lesson.task.labelled(lesson.seed)
-        took = sum(one.seconds for one in singles)
-        return GridLearner(model, lesson.seen, lesson.seen(few.train), lesson.seen(few.val), took)
+    def _committee(self, lesson: Lesson) -> Callable[..., Cell]:
+        """What puts the cells of trained singles together; they are made if they are not there."""
+        names = lesson.task.names
+        each = {name: self.cells(one) for name, one in zip(names, lesson.members, strict=True)}
+        committee = cast(Committee, self.keys.outlined(lesson))
+
+        def say(task: Task, *, vectors: bool) -> Cell:
+            return together(committee, {name: each[name][task.name] for name in names}, vectors=vectors)
+
+        return say
 
 
 def versions() -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from grafeat.files import write
 from grafeat.lab.said import difference, figure, interval, judged, summary
-from grafeat.lab.table import COLUMNS, FORMAT, TEXT
+from grafeat.lab.table import COLUMNS, FORMAT, TEXT, WHOLE
 
 SHORT = 3  # tasks that are printed in full; of more, each has one line
 HEADINGS = ("task", "contender", "kind", "figure (95%)", "to best rival", "to concat", "to ensemble", "parameters",
@@ -105,15 +105,15 @@ class Comparison:
                 f"path: there is no file {path}; expected a table that to_csv wrote; check the name"
             )
         try:
-            read = pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip",
-                               dtype=dict.fromkeys(TEXT, str))  # fmt: skip
+            read = pd.read_csv(path, dtype=str, keep_default_na=False)
         except (ValueError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"path: {path} is no table ({error}); expected what to_csv writes; make it anew"
             ) from error
         _check_format(path, read)
-        text = [name for name in TEXT if name in read]
-        return cls(read.assign(**{name: read[name].fillna("") for name in text}))
+        numbers = [name for name in COLUMNS if name in read and name not in TEXT]
+        # Not by pandas, whose numbers may be off by a last digit.
+        return cls(read.assign(**{name: [_number(cell, name) for cell in read[name]] for name in numbers}))
 
     def to_markdown(self) -> str:
         """The columns that decide, as a table in Markdown."""
@@ -137,6 +137,12 @@ def _check_format(path: str | Path, read: pd.DataFrame) -> None:
         )
 
 
+def _number(cell: str, column: str) -> float | int:
+    if column in WHOLE:
+        return int(cell)
+    return float(cell) if cell else float("nan")
+
+
 def _printed(rows: pd.DataFrame) -> list[str]:
     first = rows.iloc[0]
     lines = ["", f"{first['task']}: {first['measure']}, {first['labels']:,} labels, {first['pictures']:,} pictures"]
@@ -155,7 +161,7 @@ def _one_line(rows: pd.DataFrame) -> list[str]:
     """A task in a line: the merge, its best rival, and what it gains."""
     merge = rows[rows["kind"] == "merge"]
     if not len(merge):
-        top = rows.iloc[0]
+        top: dict[str, Any] = rows.iloc[0].to_dict()
         return [f"  {_cut(top['task'], 32):<34}{figure(top)} {top['contender']}"]
     row: dict[str, Any] = merge.iloc[0].to_dict()
     rival = f"to {row['best rival']}: {difference(row, 'best rival')}" if row["best rival"] else "no rival"

@@ -1,7 +1,7 @@
 """What a training leaves, and what it says of a test set."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grafeat.evaluation import batches
+from grafeat.fusion import Committee
 from grafeat.fusion.budget import learned
 from grafeat.grids import GridSet
 from grafeat.lab.cells import Cell
@@ -95,6 +96,37 @@ class PictureLearner:
 
 
 Learner = GridLearner | PictureLearner
+
+
+def together(committee: Committee, cells: Mapping[str, Cell], *, vectors: bool) -> Cell:
+    """What a committee says of a test set, from what its members said of it: it is nothing but that.
+
+    Args:
+        committee: How their logits are put together; the shape is enough.
+        cells: What each member said, by its backbone's name.
+        vectors: Whether image vectors are needed; the members' cells then have them.
+    """
+    names = tuple(cells)
+    subsets = subsets_of(names)
+
+    def agreed(of: Sequence[Float[Tensor, "b t"]]) -> Float[Tensor, "b t"]:
+        return committee.agreed(torch.stack(list(of)))
+
+    def joined(of: Sequence[Float[Tensor, "b d"] | None]) -> Float[Tensor, "b _"] | None:
+        return torch.cat([one for one in of if one is not None], dim=1) if vectors else None
+
+    each = cells.values()
+    return Cell(
+        subsets=subsets,
+        logits=torch.stack([agreed([cells[name].logits[0] for name in some]) for some in subsets]),
+        val_logits=agreed([cell.val_logits for cell in each]),
+        vectors=joined([cell.vectors for cell in each]),
+        val_vectors=joined([cell.val_vectors for cell in each]),
+        train_vectors=joined([cell.train_vectors for cell in each]),
+        parameters=sum(cell.parameters for cell in each),
+        seconds=sum(cell.seconds for cell in each),
+        inference=sum(cell.inference for cell in each),
+    )
 
 
 @torch.no_grad()

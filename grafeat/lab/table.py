@@ -26,6 +26,7 @@ DIFFERENCES = [f"to {one}{end}" for one in AGAINST for end in ("", " low", " hig
 TESTS = [f"{kind} to {one}" for one in TESTED for kind in ("p", "Holm p")]
 TEXT = ("task", "family", "measure", "contender", "kind", "best rival", *TESTS, "CUR", "subsets", "seeds", "versions",
         "date")  # fmt: skip
+WHOLE = ("format", "parameters", "labels", "pictures")  # numbers that count something
 COLUMNS = (
     "format", "task", "family", "measure", "contender", "kind", "mean", "low", "high", *DIFFERENCES, "best rival",
     "validation", "validation loss", *TESTS, "parameters", "training seconds", "inference ms", "CUR",

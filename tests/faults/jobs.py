@@ -10,6 +10,9 @@ from grafeat import planted
 from grafeat.backbones.backbone import Backbone
 from grafeat.checkpoint import save
 from grafeat.grids import FeatureGrid, GridSet
+from grafeat.lab import bench
+from grafeat.lab.compare import compare
+from grafeat.lab.task import Task
 from grafeat.merge import GraFeatMerge
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Share
@@ -17,6 +20,7 @@ from grafeat.store import extract
 from grafeat.training import fit
 
 COUNT, BATCH, SIDE = 131, 4, 12
+WAYS = ["single", "concat", "ensemble", "merge"]
 
 
 class Tiny(nn.Module):
@@ -108,3 +112,19 @@ def training(checkpoint: str, model: str, epochs: int) -> None:
     built = GraFeatMerge.for_grids(digits(), num_classes=4, width=12, heads=3, depth=1, components=3)
     fit(built, digits(), val=digits()[:17], epochs=epochs, batch_size=17, checkpoint=checkpoint, progress=False)
     save(built, model)
+
+
+def comparison(folder: str, log: str, table: str) -> None:
+    """A comparison of two tasks that share trainings and one that does not; each training noted when it ends."""
+    made = planted.pointer(61, shape=(2, 3), channels=(3, 5), num_classes=3).split(val=0.2, test=0.3)
+    tasks = [Task("a", made), Task("b", made, measure="recall@5"), Task("few", made, per_class=5)]
+
+    def noted(*sets: object, **options: object) -> object:
+        history = fit(*sets, **options)
+        with Path(log).open("a") as file:
+            file.write("trained\n")
+        return history
+
+    bench.fit = noted  # in a process that does nothing else
+    found = compare(tasks, WAYS, seeds=2, folder=folder, controls=False, epochs=2, progress=False)
+    found.to_csv(table)
