@@ -202,7 +202,7 @@ class PatchAttention(nn.Module):
     ) -> Float[Tensor, "b heads keys k"]:
         """The keys that the patches of one backbone see, scaled by the relations' priors."""
         priors = {key: self.prior(query, key) for key in self.seen(query, graph)}
-        return _joined([k[key] if prior is None else k[key] * prior[heads] for key, prior in priors.items()])
+        return _joined([k[key] if p is None else k[key] * p[heads].to(k[key]) for key, p in priors.items()])
 
     def attended(
         self,

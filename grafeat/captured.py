@@ -244,7 +244,7 @@ class CapturedAttention:
         kind: Kind = "intra" if query == key else "cross"
         kept = self._checked(kind, (query, key), layer, None)
         still = {name: torch.zeros_like(states[:1, :1], dtype=torch.float32) for name, states in kept.q.items()}
-        return float(kept.attention.weights(still, still, kept.graph, query, key, slice(1))[0, 0, 0, 0])
+        return float(kept.attention.weights(still, still, kept.graph, query, key, slice(1)).detach()[0, 0, 0, 0])
 
     def _grids(self, kind: Kind, query: str, key: str, layer: int, head: int | None) -> Tensor:
         weights = self._weights(kind, query, key, layer, head, slice(None))

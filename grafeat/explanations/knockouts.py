@@ -221,6 +221,11 @@ def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: LayerKind
                 f"knockouts: got {len(out)} for {len(logits)} pictures; expected one for all or one for each"
             )
         gone = out[:, :, graph.slices[name]][..., attended_to(name, kind, graph).to(out.device)]
+        if gone.shape[2:] != logits.shape[2:]:
+            raise ValueError(
+                f"graph: has {gone.shape[2]} patches of {name!r} that attend to {gone.shape[3]}; the pass has "
+                f"{logits.shape[2]} and {logits.shape[3]}; expected the graph of these grids; pass model.patches(grids)"
+            )
         alone = gone.all(dim=-1, keepdim=True)
         weights = logits.masked_fill(gone & ~alone, -torch.inf).softmax(dim=-1)
         return weights.masked_fill(alone, 0)
