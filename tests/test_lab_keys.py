@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_lab_contenders import grids, pictures, task
 
+from grafeat import training
 from grafeat.fusion import mix
 from grafeat.fusion.budget import learned
 from grafeat.grids import FeatureGrid, GridSet
@@ -74,6 +75,13 @@ def test_a_newer_lab_and_other_defaults_of_fit_are_another_key(monkeypatch: pyte
     monkeypatch.undo()
     assert set(before["fit"]) >= {"epochs", "learning_rate", "mixup"}
     assert not set(before["fit"]) & {"progress", "device", "checkpoint"}
+
+
+def test_a_constant_of_the_training_that_changes_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    monkeypatch.setattr(training, "STEPS", training.STEPS + 1)
+    assert key() != before
+    assert {"grafeat.training.EPOCHS", "grafeat.merge.GAIN", "grafeat.projection.SAMPLE"} <= set(before["constants"])
 
 
 def test_measures_share_a_key() -> None:

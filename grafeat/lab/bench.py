@@ -20,6 +20,7 @@ from grafeat.lab.lessons import Lesson
 from grafeat.lab.scratch import train_from_scratch
 from grafeat.lab.task import Task
 from grafeat.models import GridModel
+from grafeat.projection import learned_part
 from grafeat.training import fit
 
 
@@ -103,19 +104,19 @@ class Bench:
     def _fitted(self, lesson: Lesson) -> GridLearner:
         few = lesson.task.labelled(lesson.seed)
         train, val = lesson.seen(few.train), lesson.seen(few.val)
-        model = self._model(lesson, train)
+        model = self._model(lesson, lesson.seen(learned_part(few)))
         more: dict[str, Any] = {REST: lesson.seen(getattr(few, REST))} if REST in few.parts else {}
         history = fit(
             model, train, val=val, **more, seed=lesson.seed, device=self.device, progress=False, **self.keys.settings
         )
         return GridLearner(model, lesson.seen, train, val, history.seconds)
 
-    def _model(self, lesson: Lesson, train: GridSet) -> GridModel:
-        """The model, standardised from what it is to learn from."""
+    def _model(self, lesson: Lesson, given: GridSet) -> GridModel:
+        """The model, standardised from the pictures given to learn from, with labels or without."""
         if not isinstance(lesson.contender.way, str):
-            return lesson.contender.way(train, lesson.task.num_classes, lesson.seed)
+            return lesson.contender.way(given, lesson.task.num_classes, lesson.seed)
         shape: Any = self.keys.outlined(lesson)  # every way that is no committee is made `of` a configuration
-        return type(shape).of(shape.config, train, seed=lesson.seed)
+        return type(shape).of(shape.config, given, seed=lesson.seed)
 
     def _committee(self, lesson: Lesson) -> Callable[..., Cell]:
         """What puts the cells of trained singles together; they are made if they are not there."""

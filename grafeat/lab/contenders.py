@@ -27,9 +27,9 @@ class Contender:
     Attributes:
         name: What to call it.
         way: One of `list_ways()`; or a function `(grids, num_classes, seed) -> GridModel` that builds a model of your
-            own for the training part it is given.
-        grids: A function from a `GridSet` to what is seen of it, applied to the training, validation and test part
-            each by itself; the task's backbones if absent.
+            own for the pictures to learn from that it is given.
+        grids: A function from a `GridSet` to what is seen of it, applied to each part by itself; the task's backbones
+            if absent. A part is what is learned from, what is learned from without labels, validation, or the test.
         options: For the way `merge`: fields of `MergeConfig` that are not as they are by default.
         kind: `merge`, the model that is judged; `way`, its rivals; `control`, which explain and are no rivals. By
             default `merge` for the way of that name, `control` for a merge with other grids or options, else `way`.

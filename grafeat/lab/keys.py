@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from grafeat import merge, projection, readout, teaching, training
 from grafeat.fusion import outline
 from grafeat.fusion.budget import learned
 from grafeat.grids import GridSet
@@ -48,6 +49,7 @@ class Keys:
             "model": self._recipe(lesson) if scratch else described(self.outlined(lesson)),
             "seed": lesson.seed,
             "fit": {} if scratch else self.settings,
+            "constants": {} if scratch else _constants(),
             **{part: self._content(lesson, task, part) for part in (*LEARNED, *more, "test")},
         }
 
@@ -102,3 +104,13 @@ def _settings(epochs: int | None) -> dict[str, Any]:
     """What `fit` is called with: its defaults, spelled out, so that cells made with others are not taken for these."""
     given = inspect.signature(fit).parameters
     return {name: one.default for name, one in given.items() if name not in NO_SETTINGS} | {"epochs": epochs}
+
+
+def _constants() -> dict[str, Any]:
+    """The numbers by which the modules that train go, so that cells made with others are not taken for these."""
+    return {
+        f"{module.__name__}.{name}": list(value) if isinstance(value, tuple) else value
+        for module in (training, teaching, projection, merge, readout)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int | float | tuple)
+    }
