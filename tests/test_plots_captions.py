@@ -47,6 +47,11 @@ def test_headers_by_hand() -> None:
         "cross 50%, uniform 60%",
     ]
     assert panel_details(ONE, (INTRA, ONE), "outgoing") == ("cross 50%", "1 × 2")
+    joint = (row("intra", "a", [0.3, 0.2], 0.2), row("cross", "b", [0.4, 0.1], 0.3))
+    assert [panel_details(row, joint, "outgoing")[0] for row in joint] == [
+        "intra 50%, uniform 40%",
+        "cross 50%, uniform 60%",
+    ]
     assert [panel_details(row, rows, "incoming")[0] for row in rows] == [
         "intra 1.0× even",
         "cross 1.2× even",

@@ -16,15 +16,15 @@ def panel_details(row: AttentionRow, rows: Sequence[AttentionRow], direction: Di
     """What a panel's header says below the backbone's name: the mass on its grid, and the grid's size."""
     h, w = row.weights.shape
     others = sum(other.kind == "cross" for other in rows)
+    joint = any(other.kind == "intra" and other.equal_mass < 0.999 for other in rows)  # one softmax for all grids
     if row.missing.any():
         said = f"{row.kind} NaN"
     elif direction == "incoming":
         said = f"{row.kind} {_times(row.mass / row.equal_mass)} even"
-    elif row.kind == "intra" and row.equal_mass > 0.999:  # not shared with the other grids
+    elif row.kind == "intra" and not joint:
         said = "intra"
     else:
-        several = others > 1 or row.equal_mass < 0.999
-        said = f"{row.kind} {row.mass:.0%}" + (f", uniform {row.equal_mass:.0%}" if several else "")
+        said = f"{row.kind} {row.mass:.0%}" + (f", uniform {row.equal_mass:.0%}" if others > 1 or joint else "")
     return said, patches((h, w))
 
 
