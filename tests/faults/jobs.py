@@ -114,7 +114,7 @@ def training(checkpoint: str, model: str, epochs: int) -> None:
     save(built, model)
 
 
-def comparison(folder: str, log: str, table: str) -> None:
+def comparison(folder: str, log: str, table: str, seeds: list[int]) -> None:
     """A comparison of two tasks that share trainings and one that does not; each training noted when it ends."""
     made = planted.pointer(61, shape=(2, 3), channels=(3, 5), num_classes=3).split(val=0.2, test=0.3)
     tasks = [Task("a", made), Task("b", made, measure="recall@5"), Task("few", made, per_class=5)]
@@ -126,5 +126,5 @@ def comparison(folder: str, log: str, table: str) -> None:
         return history
 
     bench.fit = noted  # in a process that does nothing else
-    found = compare(tasks, WAYS, seeds=2, folder=folder, controls=False, epochs=2, progress=False)
+    found = compare(tasks, WAYS, seeds=seeds, folder=folder, controls=False, epochs=2, progress=False)
     found.to_csv(table)
