@@ -192,6 +192,16 @@ def test_fit_trains_every_way(way: str) -> None:
     assert changed >= learnt - idle
 
 
+@pytest.mark.parametrize("way", ["linear", "add", "gated", "joint", "sva", "combo", "voting"])
+def test_an_exported_way_takes_any_batch(way: str, unchecked: None) -> None:
+    model, grids = built(way), given(way)
+    features, batch = tuple(grid.features for grid in grids.grids), torch.export.Dim("batch")
+    plain = gf.PlainModel(model, grids)
+    program = torch.export.export(plain, features, dynamic_shapes=(tuple({0: batch} for _ in features),))
+    found = program.module()(*(part[:5] for part in features))
+    torch.testing.assert_close(found, model(grids[:5]).logits, atol=1e-5, rtol=1e-4)
+
+
 # What makes no sense
 
 

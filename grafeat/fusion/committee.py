@@ -72,7 +72,7 @@ class Committee(GridModel):
         outs = {name: member.merge([given[name]]) for name, member in self.members.items() if name in given}
         return MergeOutput(
             logits=self.agreed(torch.stack([out.logits for out in outs.values()])),
-            vector=torch.cat([self._vector(name, outs, len(grids[0])) for name in self.backbones], dim=1),
+            vector=torch.cat([self._vector(name, outs, grids[0].features.shape[0]) for name in self.backbones], dim=1),
             own={name: out.logits for name, out in outs.items()},
             reading={name: out.reading[name] / len(outs) for name, out in outs.items()},
         )

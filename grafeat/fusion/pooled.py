@@ -48,7 +48,7 @@ class Linear(Mixer):
     def pooled(self, grids: Sequence[FeatureGrid]) -> dict[str, Float[Tensor, "b _"]]:
         """The mean components of each backbone; zeros for one that is not there."""
         found = {name: patches.mean(dim=1) for name, patches in self.projected(grids).items()}
-        blank = self.head.weight.new_zeros(len(grids[0]), 1)
+        blank = self.head.weight.new_zeros(grids[0].features.shape[0], 1)  # no len(): exported, it takes any batch
         widths = {name: min(self.config.components, channels) for name, channels in self.config.backbones}
         return {name: found[name] if name in found else blank.expand(-1, widths[name]) for name in self.backbones}
 

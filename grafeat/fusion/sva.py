@@ -110,7 +110,7 @@ class Sva(Mixer):
         graph = PatchGraph.of([given[name] for name in patches])
         own = regions(graph, self.config.grid).to(self.device)
         keys = self.norm(torch.cat(list(patches.values()), dim=1))
-        queries, read = self.queries.expand(len(keys), -1, -1), []
+        queries, read = self.queries.expand(keys.shape[0], -1, -1), []
         for layer in self.layers:
             queries, weights = layer(queries, keys, own)
             read.append(weights)
