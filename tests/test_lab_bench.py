@@ -81,8 +81,9 @@ def test_a_cell_is_what_mix_and_fit_give() -> None:
     found = learned([asked], ["concat", "merge"], seeds=(3,))
     few = asked.labelled(3)
     for way, size in (("merge", None), ("concat", found["made up", "merge", 3].parameters)):
-        model = mix(way, few.train, num_classes=3, parameters=size, seed=3)
-        fit(model, few.train, val=few.val, seed=3, epochs=1, progress=False)
+        model = mix(way, few, num_classes=3, parameters=size, seed=3)
+        more = {"unlabelled": few.unlabelled} if "unlabelled" in few.parts else {}
+        fit(model, few.train, val=few.val, **more, seed=3, epochs=1, progress=False)
         with torch.no_grad():
             torch.testing.assert_close(found["made up", way, 3].logits[0], model(asked.grids.test).logits)
 
@@ -97,6 +98,27 @@ def test_a_committee_is_that_of_members_trained_one_by_one() -> None:
     torch.testing.assert_close(ensemble.logits[2], logits[1])  # without the first
     assert ensemble.seconds == pytest.approx(sum(found["made up", name, 0].seconds for name in names))
     assert ensemble.parameters == sum(found["made up", name, 0].parameters for name in names)
+
+
+@pytest.mark.parametrize("some", [True, False])
+def test_pictures_without_labels_are_learned_from_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, some: bool
+) -> None:
+    made, given = grids(), []
+    few = made.few_labels(5, rest=True)
+    if not some:
+        parts = few.part_positions | {"unlabelled": torch.empty(0, dtype=torch.long)}
+        few = GridSet(few.grids, few.labels, classes=few.classes, parts=parts)
+    monkeypatch.setattr(Task, "labelled", lambda task, seed: few)
+    asked = Task("made up", made, per_class=5)
+    monkeypatch.setattr(module, "fit", lambda *sets, **options: given.append(options) or fit(*sets, **options))
+    learned([asked], ["concat"])
+    assert ("unlabelled" in given[0]) == some
+    key = Keys().key(lessons([asked], ["concat"], [0], controls=False)[0][0], asked)
+    assert ("unlabelled" in key) == some
+    if some:
+        assert torch.equal(given[0]["unlabelled"]["classes"].features, few.unlabelled["classes"].features)
+        assert given[0]["unlabelled"].labels is None
 
 
 @pytest.mark.parametrize("way", ["ensemble", "voting"])

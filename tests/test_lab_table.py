@@ -182,16 +182,19 @@ def test_labels_of_the_test_do_not_choose_the_rival() -> None:
     assert rows([other])["mean"].tolist() != rows([made])["mean"].tolist()
 
 
-def test_equal_scores_are_told_apart_by_the_loss() -> None:
+@pytest.mark.parametrize("best", ["single a", "concat", "ensemble"])
+def test_equal_scores_are_told_apart_by_the_loss(best: str) -> None:
     made = judged()
+    own = [one.val_logits for one in made.results["merge"][1]]
     same = {
-        name: (one, [replace(each, val_logits=made.results["concat"][1][at].val_logits * factor) for at, each in
-                     enumerate(cells)])
-        for (name, (one, cells)), factor in zip(made.results.items(), (0.1, 3.0, 1.0, 1.0, 1.0), strict=True)
+        name: (one, [
+            replace(each, val_logits=logits * (1.0 if name == best else 0.01))
+            for each, logits in zip(cells, own, strict=True)
+        ])
+        for name, (one, cells) in made.results.items()
     }  # fmt: skip
     tied = Judged(made.task, same, SEEDS)
     assert len({score for score, _ in tied.validations.values()}) == 1
-    best = min(("single a", "concat", "ensemble"), key=lambda name: tied.validations[name][1])
     assert tied.rivals["best rival"] == best
 
 

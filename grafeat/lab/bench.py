@@ -105,7 +105,7 @@ class Bench:
         few = lesson.task.labelled(lesson.seed)
         train, val = lesson.seen(few.train), lesson.seen(few.val)
         model = self._model(lesson, lesson.seen(learned_part(few)))
-        more: dict[str, Any] = {REST: lesson.seen(getattr(few, REST))} if REST in few.parts else {}
+        more: dict[str, Any] = {REST: lesson.seen(getattr(few, REST))} if few.parts.get(REST) else {}
         history = fit(
             model, train, val=val, **more, seed=lesson.seed, device=self.device, progress=False, **self.keys.settings
         )

@@ -42,7 +42,7 @@ class Keys:
     def key(self, lesson: Lesson, task: Task) -> Key:
         """All that decides a cell. Labels of the test are no part of it: nothing that is kept may depend on them."""
         way, scratch = lesson.contender.way, lesson.contender.way == SCRATCH
-        more = [REST] if REST in task.labelled(lesson.seed).parts and not scratch else []
+        more = [REST] if task.labelled(lesson.seed).parts.get(REST) and not scratch else []
         return {
             "lab": LAB,
             "way": way if isinstance(way, str) else lesson.contender.name,
