@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from grafeat.lab.comparison import Comparison
 from grafeat.lab.said import difference, figure
 from grafeat.plots.palette import DIVERGING_ENDS, HAIRLINE, INK, SECOND_INK, styled
-from grafeat.plots.panels import panel_figure, place, shorten, text_width, title
+from grafeat.plots.panels import inches, panel_figure, place, shorten, text_width, title
 
 ACCENT, GREY = "#1565C0", "#8A8A8A"
 INKS = {"merge": ACCENT, "way": INK, "control": GREY}
@@ -84,7 +84,8 @@ def contenders(found: Comparison, task: str, ax: Axes | None = None) -> Axes:
         drawn = panel_figure(left + ACROSS[0] + 1.4, 0.5 + _height(rows) + FOOT)
         ax = place(drawn, left, 0.5, ACROSS[0], _height(rows))
     _draw_contenders(ax, rows, ends=True)
-    ax.set_title(f"{task}: {rows[0]['measure']}, 95% intervals", loc="left", pad=9)
+    room = 72 * (inches(ax)[2] + 1.3)
+    ax.set_title(shorten(f"{task}: {rows[0]['measure']}, 95% intervals", room, size=11, weight="bold"), pad=9)
     return ax
 
 
