@@ -104,6 +104,7 @@ class GraFeatMerge(PatchModel):
             queries=config.queries,
             kind=config.readout,
             relations=config.relations,
+            interplay=config.interplay,
         )
         self.head = nn.Linear(width, config.num_classes)
         if not config.positions:  # drawn all the same, so that all else begins alike
@@ -146,6 +147,7 @@ class GraFeatMerge(PatchModel):
         positions: bool = MergeConfig.positions,
         relations: bool = MergeConfig.relations,
         joint: bool = MergeConfig.joint,
+        interplay: bool = MergeConfig.interplay,
         seed: int = 0,
     ) -> Self:
         """A new model for these backbones, with each one's features standardised from these grids, without labels.
@@ -154,7 +156,7 @@ class GraFeatMerge(PatchModel):
             grids: Feature grids; of a set with parts, only the training part is looked at.
             num_classes: Classes t of the task.
             width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop,
-                hidden, positions, relations, joint: See `MergeConfig`.
+                hidden, positions, relations, joint, interplay: See `MergeConfig`.
             seed: Decides the initial weights; the global random state is left as it was.
 
         Returns:
@@ -183,6 +185,7 @@ class GraFeatMerge(PatchModel):
             positions=positions,
             relations=relations,
             joint=joint,
+            interplay=interplay,
             classes=seen.classes if len(seen.classes) == num_classes else (),
         )
         return cls.of(config, seen, seed=seed)
@@ -236,10 +239,12 @@ class GraFeatMerge(PatchModel):
     def calibrate(self, val: GridSet) -> None:
         """Chooses on validation pictures how far each backbone's reading is believed; see `Readout.calibrate`."""
         self.eval()
-        own = [self(val[start : start + 256]).own for start in range(0, len(val), 256)]
-        if all(name in own[0] for name in self.config.names):
-            logits = torch.stack([torch.cat([part[name] for part in own]) for name in self.config.names])
-            self.readout.calibrate(logits.float(), val.required_labels("val").to(self.device))
+        found = [self(val[start : start + 256]) for start in range(0, len(val), 256)]
+        if all(name in found[0].own for name in self.config.names):
+            own = torch.stack([torch.cat([out.own[name] for out in found]) for name in self.config.names])
+            merged = torch.cat([out.logits for out in found])
+            labels = val.required_labels("val").to(self.device)
+            self.readout.calibrate(own.float(), labels, merged=merged.float())
 
     def relation_embeddings(self) -> dict[str, dict[tuple[str, str], float]]:
         """The learned relation embeddings by layer, each layer's centred on its mean.

@@ -102,9 +102,13 @@ def fourier_features(centres: Float[Tensor, "n 2"]) -> Float[Tensor, "n f"]:
 
 
 def learned_part(grids: GridSet | Sequence[FeatureGrid]) -> GridSet:
-    """The pictures from which a new model may take its standardisation: of a set with parts, the training part."""
+    """The pictures from which a new model may take its standardisation, which looks at no label.
+
+    Of a set with parts, those to learn from, with labels or without.
+    """
     seen = grids if isinstance(grids, GridSet) else GridSet(grids)
-    return seen.train if "train" in seen.parts else seen
+    parts = [part for name, part in seen.part_positions.items() if name in ("train", "unlabelled")]
+    return seen[torch.cat(parts)] if parts else seen
 
 
 def standardise(reductions: Iterable[Reduction], grids: GridSet, *, seed: int) -> None:

@@ -15,6 +15,7 @@ from grafeat.graph import PatchGraph
 
 ReadoutKind = Literal["each", "relation", "attention", "mean"]
 READOUTS: tuple[str, ...] = get_args(ReadoutKind)
+GAIN = 0.1  # the interplay begins close to nothing
 PRIOR = 0.01  # pull of calibrated relation embeddings towards 0, in nats
 
 
@@ -56,6 +57,31 @@ class PatchReadout(nn.Module):
         """The mass of each backbone if the logits of all patches were equal; sums to 1."""
 
 
+class Interplay(nn.Module):
+    """What the readings of several backbones say together and none says alone: MLP(Σ_m U_m·reading_m).
+
+    It is next to nothing at the start, so that it must earn its weight, and nothing where a backbone is alone.
+
+    Args:
+        names: The backbones that the model knows.
+        width: Channels d of a reading.
+    """
+
+    def __init__(self, names: tuple[str, ...], width: int) -> None:
+        super().__init__()
+        self.enter = PerBackbone(names, lambda: nn.Linear(width, 2 * width, bias=False), shared=False)
+        last = nn.Linear(2 * width, width, bias=False)
+        with torch.no_grad():
+            last.weight.mul_(GAIN)
+        self.say = nn.Sequential(nn.LayerNorm(2 * width), nn.GELU(), last)
+
+    def forward(self, readings: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
+        """What is added to the sum of the readings (b, d), each by its backbone's name."""
+        if len(readings) < 2:
+            return torch.zeros_like(next(iter(readings.values())))
+        return self.say(torch.stack([self.enter(reading, name) for name, reading in readings.items()]).sum(dim=0))
+
+
 class Readout(PatchReadout):
     """Some learned queries attend over all vertices; what they read becomes one image vector.
 
@@ -65,7 +91,7 @@ class Readout(PatchReadout):
 
     - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries.
       With equal embeddings the logits are the average of what the backbones say by themselves, so it starts as an
-      ensemble.
+      ensemble; an `Interplay` of the readings, if asked for, adds what only several can say.
     - `relation`: one softmax over all vertices, each backbone's logits moved by its relation embedding and by −log n.
     - `attention`: the same without relation embeddings.
     - `mean`: equal weights for a backbone's vertices, and for the backbones.
@@ -77,6 +103,7 @@ class Readout(PatchReadout):
         queries: Learned queries.
         kind: One of the kinds above.
         relations: Whether the relation embeddings are learned; else all backbones have the same mass.
+        interplay: Whether the readings of `each` have an interplay.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
@@ -91,6 +118,7 @@ class Readout(PatchReadout):
         queries: int,
         kind: ReadoutKind,
         relations: bool = True,
+        interplay: bool = False,
     ) -> None:
         super().__init__()
         self.names, self.kind = names, kind
@@ -107,6 +135,7 @@ class Readout(PatchReadout):
         # A lone backbone's embedding would cancel in the softmax and never receive gradient.
         gated = kind in ("each", "relation") and len(names) > 1 and relations
         self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
+        self.interplay = Interplay(names, width) if kind == "each" and interplay and len(names) > 1 else None
         self.without = None
 
     def forward(self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph) -> Reading:
@@ -129,19 +158,20 @@ class Readout(PatchReadout):
             dim=-1
         )
         shares = dict(zip(graph.names, mass.unbind(dim=-1), strict=True))  # (b, queries) each
-        parts = [
-            self.value((read[name] * share[..., None]).flatten(1), name) for name, share in shares.items()
-        ]
+        parts = {
+            name: self.value((read[name] * share[..., None]).flatten(1), name) for name, share in shares.items()
+        }
         own = {name: self.value(reading.flatten(1), name) for name, reading in read.items()}
         weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
-        return Reading(torch.stack(parts).sum(dim=0), own, weights.mT)
+        return Reading(self._together(parts), own, weights.mT)
 
     def vector(
         self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
     ) -> Float[Tensor, "b d"]:
         """The image vector, given each patch's weight, and its state behind the norm."""
-        read = [self.value((block @ states[name]).flatten(1), name) for name, block in weights.items()]
-        return torch.stack(read).sum(dim=0)
+        return self._together(
+            {name: self.value((block @ states[name]).flatten(1), name) for name, block in weights.items()}
+        )
 
     def even(self, graph: PatchGraph) -> dict[str, float]:
         """The mass of each backbone if the logits of all patches were equal: every kind balances counts."""
@@ -150,7 +180,13 @@ class Readout(PatchReadout):
             relation = self.relation[[self.names.index(name) for name in graph.names]]
         return dict(zip(graph.names, relation.softmax(dim=0).tolist(), strict=True))
 
-    def calibrate(self, own: Float[Tensor, "m b t"], labels: Int[Tensor, " b"]) -> None:
+    def calibrate(
+        self,
+        own: Float[Tensor, "m b t"],
+        labels: Int[Tensor, " b"],
+        *,
+        merged: Float[Tensor, "b t"] | None = None,
+    ) -> None:
         """Sets the relation embeddings of `each` to those that say most about held-out labels.
 
         Training pictures cannot tell which backbone to believe: each reading fits them almost perfectly. Held-out ones
@@ -159,21 +195,30 @@ class Readout(PatchReadout):
         Args:
             own: Logits of each backbone's own reading for held-out pictures, in the order of the model's backbones.
             labels: Their true classes.
+            merged: Logits of all together; where an interplay makes them more than a mean of the others, that rest
+                stays as it is.
         """
         if self.kind != "each" or self.relation is None:
             return
+        rest = torch.zeros_like(own[0])
+        if merged is not None:
+            rest = merged - torch.einsum("m,mbt->bt", self.relation.detach().to(own).softmax(dim=0), own)
         relation = torch.zeros(len(own), device=own.device, requires_grad=True)
         optimiser = torch.optim.LBFGS([relation], max_iter=50)
 
         def loss() -> Tensor:
             optimiser.zero_grad()
-            merged = torch.einsum("m,mbt->bt", relation.softmax(dim=0), own)
-            value = F.cross_entropy(merged, labels) + PRIOR * relation.square().sum()
+            said = torch.einsum("m,mbt->bt", relation.softmax(dim=0), own) + rest
+            value = F.cross_entropy(said, labels) + PRIOR * relation.square().sum()
             value.backward()
             return value
 
         optimiser.step(loss)
         self.relation.data.copy_(relation.detach())
+
+    def _together(self, parts: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
+        vector = torch.stack([*parts.values()]).sum(dim=0)
+        return vector if self.interplay is None else vector + self.interplay(parts)
 
     def _logits(
         self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str

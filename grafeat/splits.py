@@ -87,7 +87,9 @@ class LabelledSet:
     @property
     def part_positions(self) -> dict[str, Rows]:
         """Where the pictures of each part stand in this set, from 0: the `parts=` of a set made from this one."""
-        place = torch.full((int(self._rows.max()) + 1,), -1) if len(self) else self._rows
+        if not len(self):
+            return {part: torch.arange(0) for part in self._parts}
+        place = torch.full((int(self._rows.max()) + 1,), -1)
         place[self._rows] = torch.arange(len(self))
         return {part: place[rows] for part, rows in self._parts.items()}
 

@@ -24,8 +24,8 @@ from grafeat.splits import Rows
 from grafeat.teaching import Taught, guessed, labelled
 
 PICTURES_SHOWN = 20_000  # of a default training, each picture counted as often as it is shown
-EPOCHS = (8, 40)
-STEPS = 250  # of a default training at the least: fewer do not settle
+EPOCHS = (12, 25)
+STEPS = 160  # of a default training at the least: fewer do not settle
 TAUGHT_FROM = 0.3  # share of the steps after which a teacher is worth listening to
 
 
@@ -67,8 +67,8 @@ def fit(
             are not looked at. Of a set with parts, only the part `unlabelled` is looked at, as `few_labels(…,
             rest=True)` makes it.
         seed: Decides shuffling, mixing and dropping.
-        epochs: Passes over `train`; by default as many as show about 20,000 pictures, 8 to 40, or more where these are
-            fewer than 250 steps.
+        epochs: Passes over `train`; by default as many as show about 20,000 pictures, 12 to 25, or more where these are
+            fewer than 160 steps.
         batch_size: Pictures in a step, those without labels not counted.
         learning_rate: Highest learning rate.
         weight_decay: Of AdamW.

@@ -68,7 +68,7 @@ def merge_count(d: int, m: int, layers: int, relations: int, queries: int = 8, c
 
 D, H = 16, 64  # width, and four times that
 COUNTS = {
-    "single": merge_count(D, 1, 4, 2 * 1, channels=(5,)),
+    "single": merge_count(D, 1, 2, 2 * 1, channels=(5,)),
     "linear": (13 + 5) * T + T,
     "add": projections(D, 13, 5) + 2 + mlp(D, H, D) + D * T + T,
     "multiply": projections(D, 13, 5) + 1 + mlp(D, H, D) + D * T + T,
@@ -84,7 +84,7 @@ COUNTS = {
     + D + 6 * D + 4 * D * D + 3 * D + mlp(D, H, D, norm=False) + D * T + T,
     "merge": merge_count(D, 2, 4, 2 * (2 + 2)),
 }  # fmt: skip
-COUNTS["ensemble"] = COUNTS["voting"] = COUNTS["single"] + merge_count(D, 1, 4, 2 * 1, channels=(13,))
+COUNTS["ensemble"] = COUNTS["voting"] = COUNTS["single"] + merge_count(D, 1, 2, 2 * 1, channels=(13,))
 
 
 @every
@@ -141,7 +141,7 @@ def same(ours: gf.GridModel, theirs: gf.GridModel) -> bool:
     ("way", "options"),
     [
         ("merge", {}),
-        ("single", {}),
+        ("single", {"cross": False}),
         ("cross_only", {"intra": False}),
         ("intra_only", {"cross": False}),
         ("joint", {"joint": True}),

@@ -45,7 +45,7 @@ def test_backbones_that_are_not_compared_are_spare() -> None:
 def test_labels_are_drawn_by_seed_and_pictures_with_them() -> None:
     task = Task("t", made(), per_class=5, pictures=pictures())
     few, shown = task.labelled(7), task.shown(7)
-    assert few.parts == {"train": 12, "val": 3, "test": 18} and shown is not None
+    assert few.parts == {"train": 12, "val": 3, "unlabelled": 24, "test": 18} and shown is not None
     place = {float(value): row for row, value in enumerate(torch.linspace(0, 1, COUNT))}
     rows = [place[float(picture[0, 0, 0])] for picture in shown.train.pictures]
     assert torch.equal(made()[rows]["a"].features, few.train["a"].features)

@@ -345,6 +345,7 @@ def test_options_reach_the_configuration() -> None:
         "width": 20, "depth": 1, "heads": 5, "readout": "relation", "queries": 3, "components": 2, "shared": True,
         "intra": False, "cross": False, "balance": False, "cross_drop": 0.3, "backbone_drop": 0.7,
         "hidden": 7, "positions": False, "relations": False, "joint": False,
+        "interplay": True,
     }  # fmt: skip
     given = {"backbones", "num_classes", "classes"}
     assert options.keys() | given == {field.name for field in dataclasses.fields(MergeConfig)}

@@ -236,6 +236,39 @@ def test_each_backbone_has_queries_of_its_own_only_in_each(kind: ReadoutKind) ->
     assert len(made.state.layers) == len(made.value.layers) == (3 if kind == "each" else 1)
 
 
+# Interplay
+
+
+def test_an_interplay_by_hand_is_added_where_several_read() -> None:
+    made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True)
+    plain = Readout(NAMES, D, PLACES, queries=Q, kind="each")
+    plain.load_state_dict({name: value for name, value in made.state_dict().items() if "interplay" not in name})
+    for kept in (NAMES, ("lite", "cnn"), ("vit",)):
+        graph = GRAPH.without(*set(NAMES) - set(kept))
+        x, places = inputs(graph)
+        found, without = made(x, places, graph), plain(x, places, graph)
+        expected = torch.zeros(B, D)
+        if len(kept) > 1:
+            parts = [without.own[name] / len(kept) for name in kept]
+            weights = [made.interplay.enter.layers[NAMES.index(name)].weight for name in kept]
+            entered = sum(part @ weight.T for part, weight in zip(parts, weights, strict=True))
+            expected = F.gelu(F.layer_norm(entered, [2 * D])) @ made.interplay.say[2].weight.T
+            assert expected.abs().max() > 1e-3
+        close(found.vector - without.vector, expected)
+
+
+def test_calibration_keeps_what_an_interplay_adds() -> None:
+    """The best masses beside a fixed rest: those of a grid of all, to the hundredth."""
+    made, (own, labels) = readout("each", NAMES[:2]), held_out(1.0, 2.0)
+    rest = torch.randn(own[0].shape, generator=torch.Generator().manual_seed(3))
+    merged = torch.einsum("m,mbt->bt", made.relation.detach().softmax(dim=0), own) + rest
+    made.calibrate(own, labels, merged=merged)
+    half = torch.linspace(-2, 2, 401)
+    tried = [merged_loss(torch.stack([r, -r]), own + rest, labels) + 0.01 * 2 * float(r) ** 2 for r in half]
+    best = float(half[min(range(len(tried)), key=tried.__getitem__)])
+    close(made.relation.detach(), torch.tensor([best, -best]), atol=2e-2)
+
+
 # Calibration
 
 

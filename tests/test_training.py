@@ -381,14 +381,14 @@ def test_the_optimiser_is_adamw_with_what_was_asked_for(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("pictures", "epochs"), [(10, 250), (64, 250), (80, 125), (400, 40), (500, 40), (1000, 20), (2500, 8), (50_000, 8)]
+    ("pictures", "epochs"), [(10, 160), (64, 160), (80, 80), (400, 25), (500, 25), (1000, 20), (2500, 12), (50_000, 12)]
 )
-def test_a_default_training_shows_about_20_000_pictures_in_250_steps_or_more(pictures: int, epochs: int) -> None:
+def test_a_default_training_shows_about_20_000_pictures_in_160_steps_or_more(pictures: int, epochs: int) -> None:
     assert training._default_epochs(pictures, batch_size=64) == epochs
 
 
 def test_the_default_length_is_used() -> None:
-    assert len(fit(built(), GRIDS[:3], batch_size=1, progress=False).epochs) == 84  # of three steps each
+    assert len(fit(built(), GRIDS[:3], batch_size=1, progress=False).epochs) == 54  # of three steps each
 
 
 # The average, and pictures without labels

@@ -56,7 +56,7 @@ class Way:
 
 
 _ROWS = (
-    Way("single", "one backbone under the same head", "–", GraFeatMerge, attention=True),
+    Way("single", "one backbone under the same head", "–", GraFeatMerge, {"cross": False}, attention=True),
     Way("linear", "pooled components side by side, linear probe", "Alain and Bengio 2017", Linear, free=False),
     Way("add", "z = Σ w·x, place by place, MLP", "OmniFusion 2024", Add, least=2),
     Way("multiply", "z = w·(x × x), place by place, MLP", "OmniFusion 2024", Multiply, least=2),

@@ -57,7 +57,7 @@ class Lesson:
 
     @property
     def members(self) -> list["Lesson"]:
-        """The trainings that a committee is put together from; of none else."""
+        """The trainings whose answers a committee puts together; none for what is no committee."""
         if self.trains:
             return []
         return [Lesson(single(name), self.tasks, self.seed) for name in self.task.names]
@@ -91,7 +91,7 @@ def lessons(
                 "are left out",
                 stacklevel=3,
             )
-        group = groups.setdefault((id(task.grids), task.per_class, task.names), {})
+        group = groups.setdefault((id(task.grids), task.per_class, task.unlabelled, task.names), {})
         for contender in fits:
             group.setdefault(contender.name, (contender, []))[1].append(task)
     return [

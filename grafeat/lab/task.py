@@ -25,6 +25,7 @@ class Task:
             them.
         per_class: Labelled pictures of each class, validation included, drawn anew for each seed; None for the whole
             parts `train` and `val`.
+        unlabelled: Whether the training pictures whose labels are not drawn are learned from without them.
         backbones: Those that are compared; all of the grids' if None.
         test: Labelled grids of the same backbones to test on, other than `grids.test`: shifted pictures, or pictures
             of classes that are not trained.
@@ -44,6 +45,7 @@ class Task:
     grids: GridSet
     _: KW_ONLY
     per_class: int | None = None
+    unlabelled: bool = True
     backbones: Sequence[str] | None = None
     test: GridSet | None = None
     measure: str = "accuracy"
@@ -87,8 +89,13 @@ class Task:
         return self.grids.test if self.test is None else self.test
 
     def labelled(self, seed: int) -> GridSet:
-        """The grids with the parts `train` and `val` as one seed draws them, spare backbones included."""
-        return self.grids if self.per_class is None else self.grids.few_labels(self.per_class, seed=seed)
+        """The grids with the parts `train` and `val` as one seed draws them, spare backbones included.
+
+        With `per_class` and `unlabelled`, the other training pictures are its part `unlabelled`.
+        """
+        if self.per_class is None:
+            return self.grids
+        return self.grids.few_labels(self.per_class, seed=seed, rest=self.unlabelled)
 
     def shown(self, seed: int) -> PictureSet | None:
         """The pictures of `labelled`, with the same parts; None if the task has none."""
