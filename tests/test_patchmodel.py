@@ -386,8 +386,6 @@ def test_values_add_up_in_every_way(way: str) -> None:
     assert (report.routing is not None) is (way in ATTENTIVE)
     said = {"single": 0, "intra_only": 0, "cross_only": 1 + 6, "combo": 1 + 6, "joint": 1 + 6, "merge": 1 + 6}
     layers = len(model.kinds) * DEPTH * (1 + HEADS) if isinstance(model, PatchModel) else 0
-    if way == "single":
-        layers //= 2  # a lone backbone has no cross edges
     assert len(report.knockouts) == said.get(way, 0) + layers
 
 

@@ -1,8 +1,8 @@
 """Does merging pay with 500 labels? Five seeds, the same 1,500 test digits: `python tests/benchmarks/few_labels.py`.
 
 EfficientNet-Lite0 (ImageNet) beside a small backbone trained on scikit-learn's 8×8 digits, both frozen. Every way gets
-the same 40 training and 10 validation digits a class. Writes `results/few_labels.csv`; finished trainings are kept in
-the cache and not run again.
+the same 40 training and 10 validation digits a class, and the other 2,500 training digits without labels. Writes
+`results/few_labels.csv`; finished trainings are kept in the cache and not run again.
 """
 
 import argparse
@@ -56,14 +56,14 @@ def run(way: str, second: str, seed: int, grids: gf.GridSet) -> tuple[Tensor, fl
     """Test logits of one way after one training, and the training's seconds."""
     pair = grids.only(LITE, second)
     few = {"single": pair.only(LITE), "other": pair.only(second)}.get(way, pair).few_labels(
-        PER_CLASS, seed=seed
+        PER_CLASS, seed=seed, rest=True
     )
     model: gf.GridModel
     if way == "concat":
         model = gf.Concat.for_grids(few, num_classes=10, seed=seed)
     else:
         model = gf.GraFeatMerge.for_grids(few, num_classes=10, seed=seed)
-    history = gf.fit(model, few.train, val=few.val, seed=seed, progress=False)
+    history = gf.fit(model, few.train, val=few.val, unlabelled=few.unlabelled, seed=seed, progress=False)
     return gf.predict(model, few.test), history.seconds
 
 
