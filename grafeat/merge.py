@@ -71,10 +71,12 @@ class GraFeatMerge(PatchModel):
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
     The defaults were decided by measurement, with 500 labels and on digits outside the test
-    (`tests/benchmarks/defaults.py`, `results/defaults.csv`): layers shared by all backbones err less than a set of
-    layers for each, by an interval above 0. Width, depth and readout were varied with own layers, where nothing
-    beat the defaults beyond its interval; so the width stays small, `each` stays, which begins as the ensemble of its
-    backbones, and two steps, the fewest in which what has crossed over can travel within a grid.
+    (`tests/benchmarks/defaults.py`, `results/defaults.csv`; trained more slowly than today, and with 80% of the cross
+    messages dropped): layers shared by all backbones err less than a set of layers for each, by an interval above 0.
+    Width, depth and readout were varied with own layers, where nothing beat the defaults beyond its interval; so the
+    width stays small, `each` stays, which begins as the ensemble of its backbones, and two steps, the fewest in which
+    what has crossed over can travel within a grid. Few cross messages are dropped, as tasks where evidence has to be
+    combined are hardly learned otherwise.
 
     Args:
         config: What shapes the model.
