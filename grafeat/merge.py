@@ -155,7 +155,7 @@ class GraFeatMerge(PatchModel):
         """A new model for these backbones, with each one's features standardised from these grids, without labels.
 
         Args:
-            grids: Feature grids; of a set with parts, only the training part is looked at.
+            grids: Feature grids; of a set with parts, only those to learn from are looked at, with labels or without.
             num_classes: Classes t of the task.
             width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop,
                 hidden, positions, relations, joint, interplay: See `MergeConfig`.

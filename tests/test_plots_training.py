@@ -54,6 +54,8 @@ def test_without_validation_its_curves_are_left_out() -> None:
 def test_a_history_without_epochs_is_refused() -> None:
     with pytest.raises(ValueError, match="history: got no epochs"):
         training_curves(History((), 0, 0.0))
+    with pytest.raises(ValueError, match=r"history: got that of a committee; .* draw history\.members\['vit'\]"):
+        training_curves(History((), -1, 0.0, {"vit": History(EPOCHS, 2, 1.0)}))
 
 
 def test_methods_are_compared_in_the_order_given() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import grafeat as gf
-from grafeat import training
+from grafeat import teaching, training
 from grafeat.planted import pointer
 
 TRAIN, VAL = pointer(61, shape=(2, 3), channels=(3, 5)), pointer(17, shape=(2, 3), channels=(3, 5), seed=1)
@@ -35,8 +35,10 @@ class Interrupted(Exception):
 def test_it_ends_as_if_it_had_never_been_interrupted(
     tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With pictures without labels, of which the teacher is always sure."""
+    monkeypatch.setattr(teaching, "CONFIDENT", 0.0)
     whole, path, real = built(), tmp_path / "run.safetensors", training.training_loss
-    expected = fitted(whole)
+    expected = fitted(whole, unlabelled=VAL)
     left = [steps]
 
     def breaking(*given: object, **options: object) -> torch.Tensor:
@@ -47,12 +49,15 @@ def test_it_ends_as_if_it_had_never_been_interrupted(
 
     monkeypatch.setattr(training, "training_loss", breaking)
     with pytest.raises(Interrupted):
-        fitted(built(), checkpoint=path)
+        fitted(built(), unlabelled=VAL, checkpoint=path)
     monkeypatch.setattr(training, "training_loss", real)
     assert path.exists() == (steps >= 4)  # four steps an epoch: what was finished is kept
     resumed = built(seed=3 if path.exists() else 0)
     torch.rand(11)  # what else was drawn does not matter
-    found = fitted(resumed, checkpoint=path)
+    found = fitted(resumed, unlabelled=VAL, checkpoint=path)
+    plain = built()
+    fitted(plain)
+    assert not same(plain, whole)
     assert same(resumed, whole) and found.epochs == expected.epochs and found.best == expected.best
 
 

@@ -146,7 +146,7 @@ class Mixer(GridModel):
         """A new model for these backbones, standardised from these grids, as `GraFeatMerge.for_grids`.
 
         Args:
-            grids: Feature grids; of a set with parts, only the training part is looked at.
+            grids: Feature grids; of a set with parts, only those to learn from are looked at, with labels or without.
             num_classes: Classes t of the task.
             width, hidden, components, depth, heads: See `MixConfig`; a way takes what it has.
             seed: Decides the initial weights; the global random state is left as it was.

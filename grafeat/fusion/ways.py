@@ -91,7 +91,7 @@ def mix(
 
     Args:
         way: One of `list_ways()`.
-        grids: Feature grids; of a set with parts, only the training part is looked at.
+        grids: Feature grids; of a set with parts, only those to learn from are looked at, with labels or without.
         num_classes: Classes t of the task.
         parameters: How many learned parameters the model should have, within 2%; its own number if absent. Ways
             without a free width have their own number in any case; of `ensemble` and `voting` each member is

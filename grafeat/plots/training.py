@@ -38,8 +38,13 @@ def training_curves(history: History) -> Figure:
         The figure.
 
     Raises:
-        ValueError: If the history has no epochs.
+        ValueError: If the history has no epochs, or is a committee's.
     """
+    if history.members:
+        first = next(iter(history.members))
+        raise ValueError(
+            f"history: got that of a committee; expected that of one model; draw history.members[{first!r}]"
+        )
     if not history.epochs:
         raise ValueError(
             "history: got no epochs; expected at least one; train with fit(model, grids, epochs=…)"
