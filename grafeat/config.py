@@ -54,7 +54,7 @@ class MergeConfig:
     positions: bool = True
     relations: bool = True
     joint: bool = False
-    interplay: bool = False
+    interplay: bool = True
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

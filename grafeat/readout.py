@@ -1,7 +1,7 @@
 """The readout: from the final states of all vertices to one image vector."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,7 +15,7 @@ from grafeat.graph import PatchGraph
 
 ReadoutKind = Literal["each", "relation", "attention", "mean"]
 READOUTS: tuple[str, ...] = get_args(ReadoutKind)
-GAIN = 0.1  # the interplay begins close to nothing
+WIDER = 8  # hidden channels of the interplay, in widths of a vertex: narrower ones learn sums of digits more slowly
 PRIOR = 0.01  # pull of calibrated relation embeddings towards 0, in nats
 
 
@@ -58,28 +58,25 @@ class PatchReadout(nn.Module):
 
 
 class Interplay(nn.Module):
-    """What the readings of several backbones say together and none says alone: MLP(Σ_m U_m·reading_m).
+    """What several backbones say together and none says alone: MLP(Σ_m U_m·mean_m), of the means of their final states.
 
-    It is next to nothing at the start, so that it must earn its weight, and nothing where a backbone is alone.
+    It is what concatenation with an MLP would do with these states. Where a backbone is alone, nobody asks for it.
 
     Args:
         names: The backbones that the model knows.
-        width: Channels d of a reading.
+        width: Channels d of a vertex.
     """
 
     def __init__(self, names: tuple[str, ...], width: int) -> None:
         super().__init__()
-        self.enter = PerBackbone(names, lambda: nn.Linear(width, 2 * width, bias=False), shared=False)
-        last = nn.Linear(2 * width, width, bias=False)
-        with torch.no_grad():
-            last.weight.mul_(GAIN)
-        self.say = nn.Sequential(nn.LayerNorm(2 * width), nn.GELU(), last)
+        self.enter = PerBackbone(names, lambda: nn.Linear(width, WIDER * width, bias=False), shared=False)
+        self.say = nn.Sequential(
+            nn.LayerNorm(WIDER * width), nn.GELU(), nn.Linear(WIDER * width, width, bias=False)
+        )
 
-    def forward(self, readings: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
-        """What is added to the sum of the readings (b, d), each by its backbone's name."""
-        if len(readings) < 2:
-            return torch.zeros_like(next(iter(readings.values())))
-        return self.say(torch.stack([self.enter(reading, name) for name, reading in readings.items()]).sum(dim=0))
+    def forward(self, means: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
+        """What is added to the sum of the readings (b, d), from each backbone's mean, by name."""
+        return self.say(torch.stack([self.enter(mean, name) for name, mean in means.items()]).sum(dim=0))
 
 
 class Readout(PatchReadout):
@@ -90,8 +87,9 @@ class Readout(PatchReadout):
     from backbone m alone. They differ in the mass:
 
     - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries.
-      With equal embeddings the logits are the average of what the backbones say by themselves, so it starts as an
-      ensemble; an `Interplay` of the readings, if asked for, adds what only several can say.
+      With equal embeddings the logits are the average of what the backbones say by themselves, an ensemble; an
+      `Interplay` adds what only several can say. It reads by one more query, which weighs all patches and all backbones
+      evenly.
     - `relation`: one softmax over all vertices, each backbone's logits moved by its relation embedding and by −log n.
     - `attention`: the same without relation embeddings.
     - `mean`: equal weights for a backbone's vertices, and for the backbones.
@@ -103,7 +101,7 @@ class Readout(PatchReadout):
         queries: Learned queries.
         kind: One of the kinds above.
         relations: Whether the relation embeddings are learned; else all backbones have the same mass.
-        interplay: Whether the readings of `each` have an interplay.
+        interplay: Whether `each` has an interplay.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
@@ -150,6 +148,8 @@ class Readout(PatchReadout):
         states = dict(zip(graph.names, self.norm(x).split(sizes, dim=1), strict=True))
         lie = dict(zip(graph.names, places.split(sizes), strict=True))
         logits = {name: self._logits(state, lie[name], name) for name, state in states.items()}
+        if self._several(graph.names):
+            logits = {name: F.pad(block, (0, 1)) for name, block in logits.items()}
         if self.without is not None:
             logits = {name: self.without(name, block) for name, block in logits.items()}
         local = {name: _softmax(block) for name, block in logits.items()}  # (b, patches, queries)
@@ -158,27 +158,22 @@ class Readout(PatchReadout):
             dim=-1
         )
         shares = dict(zip(graph.names, mass.unbind(dim=-1), strict=True))  # (b, queries) each
-        parts = {
-            name: self.value((read[name] * share[..., None]).flatten(1), name) for name, share in shares.items()
-        }
-        own = {name: self.value(reading.flatten(1), name) for name, reading in read.items()}
+        vector = self._together({name: read[name] * share[..., None] for name, share in shares.items()})
+        own = {name: self._said(reading, name) for name, reading in read.items()}
         weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
-        return Reading(self._together(parts), own, weights.mT)
+        return Reading(vector, own, weights.mT)
 
     def vector(
         self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
     ) -> Float[Tensor, "b d"]:
         """The image vector, given each patch's weight, and its state behind the norm."""
-        return self._together(
-            {name: self.value((block @ states[name]).flatten(1), name) for name, block in weights.items()}
-        )
+        return self._together({name: block @ states[name] for name, block in weights.items()})
 
     def even(self, graph: PatchGraph) -> dict[str, float]:
         """The mass of each backbone if the logits of all patches were equal: every kind balances counts."""
-        relation = torch.zeros(len(graph.names))
-        if self.relation is not None:
-            relation = self.relation[[self.names.index(name) for name in graph.names]]
-        return dict(zip(graph.names, relation.softmax(dim=0).tolist(), strict=True))
+        queries = self.queries + self._several(graph.names)
+        moved = torch.stack([self._moved(name, queries) for name in graph.names])
+        return dict(zip(graph.names, moved.softmax(dim=0).mean(dim=1).tolist(), strict=True))
 
     def calibrate(
         self,
@@ -216,9 +211,15 @@ class Readout(PatchReadout):
         optimiser.step(loss)
         self.relation.data.copy_(relation.detach())
 
-    def _together(self, parts: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
-        vector = torch.stack([*parts.values()]).sum(dim=0)
-        return vector if self.interplay is None else vector + self.interplay(parts)
+    def _together(self, read: Mapping[str, Float[Tensor, "b queries d"]]) -> Float[Tensor, "b d"]:
+        """The image vector from what the queries read from each backbone, times its mass."""
+        vector = torch.stack([self._said(block, name) for name, block in read.items()]).sum(dim=0)
+        if self.interplay is not None and self._several(read):
+            vector = vector + self.interplay({name: block[:, -1] for name, block in read.items()})
+        return vector
+
+    def _said(self, read: Float[Tensor, "b queries d"], name: str) -> Float[Tensor, "b d"]:
+        return self.value(read[:, : self.queries].flatten(1), name)
 
     def _logits(
         self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str
@@ -228,14 +229,23 @@ class Readout(PatchReadout):
         logits = self.state(states, name)
         return logits if self.place is None else logits + places @ self.place
 
+    def _several(self, names: Collection[str]) -> bool:
+        """Whether there is one more query, the last: that of the interplay, which needs two backbones."""
+        return self.interplay is not None and len(names) > 1
+
+    def _moved(self, name: str, queries: int) -> Float[Tensor, " queries"]:
+        """What a backbone's relation embedding adds to the logit of its mass; nothing in the query of the interplay."""
+        if self.relation is None:
+            return torch.zeros(queries)
+        return F.pad(self.relation[self.names.index(name)].expand(self.queries), (0, queries - self.queries))
+
     def _presence(self, logits: Float[Tensor, "b patches queries"], name: str) -> Float[Tensor, "b queries"]:
         """Logit of a backbone's mass; in a joint softmax the logarithm of the mean of its patches' exponentials."""
         there = (logits != -torch.inf).sum(dim=1)  # patches that were not knocked out
         presence = torch.zeros_like(logits[:, 0])
         if self.kind in ("relation", "attention"):
             presence = logits.logsumexp(dim=1) - there.clamp(min=1).to(logits).log()
-        presence = presence if self.relation is None else presence + self.relation[self.names.index(name)]
-        return presence.masked_fill(there == 0, -torch.inf)
+        return (presence + self._moved(name, logits.shape[-1]).to(presence)).masked_fill(there == 0, -torch.inf)
 
 
 def _softmax(logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:

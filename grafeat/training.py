@@ -26,6 +26,8 @@ from grafeat.teaching import Taught, guessed, labelled
 PICTURES_SHOWN = 20_000  # of a default training, each picture counted as often as it is shown
 EPOCHS = (12, 25)
 STEPS = 160  # of a default training at the least: fewer do not settle
+MIXUP = 0.4
+MANY = 2000  # labelled pictures, from which mixing costs more than it gives
 TAUGHT_FROM = 0.3  # share of the steps after which a teacher is worth listening to
 
 
@@ -41,7 +43,7 @@ def fit(
     learning_rate: float = 3e-3,
     weight_decay: float = 0.05,
     label_smoothing: float = 0.1,
-    mixup: float = 0.4,
+    mixup: float | None = None,
     own_loss: float = 1.0,
     unlabelled_loss: float = 1.0,
     average: float = 0.95,
@@ -73,7 +75,8 @@ def fit(
         learning_rate: Highest learning rate.
         weight_decay: Of AdamW.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
-        mixup: Parameter of the Beta distribution by which two pictures' grids and labels are mixed; 0 for none.
+        mixup: Parameter of the Beta distribution by which two pictures' grids and labels are mixed; 0 for none. By
+            default 0.4, and none from 2,000 labelled pictures on.
         own_loss: Weight of the loss of each backbone's own reading, beside that of the merged one.
         unlabelled_loss: Weight of the loss on pictures without labels.
         average: How much of the average of the weights stays in a step, in [0, 1); 0 for none.
@@ -100,6 +103,7 @@ def fit(
         unlabelled = unlabelled.unlabelled
     labels = _checked(model, train, val, unlabelled)
     epochs = _default_epochs(len(train), batch_size) if epochs is None else epochs
+    mixup = (MIXUP if len(train) < MANY else 0.0) if mixup is None else mixup
     _check_positive(epochs=epochs, batch_size=batch_size)
     if not 0 <= average < 1:
         raise ValueError(f"average: got {average}; expected a share in [0, 1); 0 takes the weights as they are")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from grafeat.graph import PatchGraph
 from grafeat.readout import READOUTS, Reading, Readout, ReadoutKind
@@ -240,6 +240,7 @@ def test_each_backbone_has_queries_of_its_own_only_in_each(kind: ReadoutKind) ->
 
 
 def test_an_interplay_by_hand_is_added_where_several_read() -> None:
+    """It sees the plain mean of each backbone's final states, whatever the queries weigh."""
     made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True)
     plain = Readout(NAMES, D, PLACES, queries=Q, kind="each")
     plain.load_state_dict({name: value for name, value in made.state_dict().items() if "interplay" not in name})
@@ -249,12 +250,23 @@ def test_an_interplay_by_hand_is_added_where_several_read() -> None:
         found, without = made(x, places, graph), plain(x, places, graph)
         expected = torch.zeros(B, D)
         if len(kept) > 1:
-            parts = [without.own[name] / len(kept) for name in kept]
+            means = [made.norm(x)[:, graph.slices[name]].mean(dim=1) / len(kept) for name in kept]
             weights = [made.interplay.enter.layers[NAMES.index(name)].weight for name in kept]
-            entered = sum(part @ weight.T for part, weight in zip(parts, weights, strict=True))
-            expected = F.gelu(F.layer_norm(entered, [2 * D])) @ made.interplay.say[2].weight.T
+            entered = sum(mean @ weight.T for mean, weight in zip(means, weights, strict=True))
+            expected = F.gelu(F.layer_norm(entered, [8 * D])) @ made.interplay.say[2].weight.T
             assert expected.abs().max() > 1e-3
         close(found.vector - without.vector, expected)
+        close(found.weights[:, :Q], without.weights)
+
+
+def test_the_query_of_an_interplay_weighs_all_evenly_whatever_the_relation_embeddings_are() -> None:
+    made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True)
+    nn.init.normal_(made.relation)
+    x, places = inputs(GRAPH)
+    weights = made(x, places, GRAPH).weights
+    assert weights.shape == (B, Q + 1, x.shape[1])
+    for name, own in GRAPH.slices.items():
+        close(weights[:, Q, own], torch.full((B, GRAPH.sizes[name]), 1 / (len(NAMES) * GRAPH.sizes[name])))
 
 
 def test_calibration_keeps_what_an_interplay_adds() -> None:

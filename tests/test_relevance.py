@@ -1,6 +1,7 @@
 """Relevance against the papers' formulas by hand, the axioms, knock-outs, and what must not change it."""
 
 import copy
+import math
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -8,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import grafeat as gf
 from grafeat.attention import Attend
@@ -16,7 +17,7 @@ from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
 from grafeat.explanations.rollout import attention_layers
 from grafeat.graph import Patch, PatchGraph
-from grafeat.readout import READOUTS
+from grafeat.readout import READOUTS, Readout
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 CHANNELS, HEADS, DEPTH, B, T = 4, 3, 2, 2, 3
@@ -125,26 +126,41 @@ def read_by_hand(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> tuple
     with torch.no_grad():
         out = model(seen)
     weights = np.concatenate([out.reading[name][0].flatten(1).numpy() for name in seen.names], axis=1)
-    head = model.head.weight.detach().numpy()
-    towards = head[target] - head.mean(axis=0)
-    queries, width = weights.shape[0], len(towards)
-    slope, logit = np.zeros((queries, 5)), 0.0
-    for m, (own, name) in enumerate(zip(OWN, seen.names, strict=True)):
-        layers = model.readout.value.layers
-        value = layers[m if len(layers) > 1 else 0].weight.detach().numpy()
-        states = out.vertices[name][0].flatten(1).T
-        scaled = torch.nn.functional.layer_norm(
-            states, (width,), model.readout.norm.weight, model.readout.norm.bias
-        )
-        for row, i in enumerate(own):
-            for q in range(queries):
-                slope[q, i] = towards @ value[:, q * width : (q + 1) * width] @ scaled[row].detach().numpy()
-                logit += weights[q, i] * slope[q, i]
-    bias = model.head.bias.detach().numpy()
-    assert (
-        abs(logit + bias[target] - bias.mean() - float(centred(out.logits, target))) < 1e-9
-    )  # it is the model's
+    states = np.concatenate([out.vertices[name][0].flatten(1).T.numpy() for name in seen.names])
+    scaled = normed(states, model.readout.norm)
+
+    def score(weights: np.ndarray) -> float:
+        logits = model.head.weight.detach().numpy() @ vector_by_hand(model.readout, weights, scaled)
+        logits = logits + model.head.bias.detach().numpy()
+        return float(logits[target] - logits.mean())
+
+    assert abs(score(weights) - float(centred(out.logits, target))) < 1e-9  # it is the model's
+    step, slope = 1e-5, np.zeros(weights.shape)
+    for place in np.ndindex(weights.shape):
+        by = np.zeros(weights.shape)
+        by[place] = step
+        slope[place] = (score(weights + by) - score(weights - by)) / (2 * step)
     return weights, slope
+
+
+def vector_by_hand(readout: Readout, weights: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """The image vector of one picture, given each query's weight of each of the 5 patches."""
+    read = [weights[:, own] @ states[own] for own in OWN]  # (queries, d) of each backbone
+    layers = readout.value.layers
+    said = [layers[m if len(layers) > 1 else 0].weight.detach().numpy() for m in range(2)]
+    vector = sum(value @ block[: readout.queries].ravel() for value, block in zip(said, read, strict=True))
+    if readout.interplay is None:
+        return vector
+    norm, _, last = readout.interplay.say
+    enters = [layer.weight.detach().numpy() for layer in readout.interplay.enter.layers]
+    entered = normed(sum(enter @ block[-1] for enter, block in zip(enters, read, strict=True)), norm)
+    gelu = np.array([x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in entered])
+    return vector + last.weight.detach().numpy() @ gelu
+
+
+def normed(x: np.ndarray, norm: nn.LayerNorm) -> np.ndarray:
+    scaled = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + norm.eps)
+    return scaled * norm.weight.detach().numpy() + norm.bias.detach().numpy()
 
 
 @pytest.mark.parametrize("readout", READOUTS)

@@ -34,7 +34,7 @@ CENTRE = ("digits, 50 a class", "fashion, 50 a class", "photographs")
 SIX = ("single", "concat", "ensemble", "voting", "merge")  # six rows for two backbones, as each is a single
 CONTROLS = (
     f"{NARROW} twice", "+ random weights", "+ other pictures", f"{NARROW} of other pictures", "equal patches",
-    "no positions", "no relations", "small CNN from scratch",
+    "no interplay", "no positions", "no relations", "small CNN from scratch",
 )  # fmt: skip
 
 
@@ -66,10 +66,11 @@ WIDE = (
 TABLES = {
     "lab": Table("general and narrow", WIDE, WAYS),
     "lab_labels": Table("general and narrow", LABELS),
-    "lab_two_cnns": Table("two CNNs", CENTRE),
+    "lab_two_cnns": Table("two CNNs", (CENTRE[0], CENTRE[2])),
     "lab_cnn_and_vit": Table("CNN and ViT", CENTRE),
     "lab_three_kinds": Table("three kinds", (CENTRE[0], CENTRE[2])),
     "lab_controls": Table("general and narrow", CENTRE[:1], WAYS, CONTROLS),
+    "lab_interplay": Table("general and narrow", ("blind sums", CENTRE[2]), SIX, ("no interplay",)),
 }
 
 
