@@ -171,7 +171,7 @@ def test_only_what_mix_makes_is_saved(tmp_path: Path, unchecked: None) -> None:
 
 def mixed(way: str) -> GridModel:
     grids = GRIDS.only("classes") if way == "single" else GRIDS
-    return mix(way, grids, num_classes=4, width=16, parameters=9000 if way != "linear" else None)
+    return mix(way, grids, num_classes=4, width=16, parameters=16_000 if way != "linear" else None)
 
 
 @pytest.mark.parametrize("way", WAYS)
