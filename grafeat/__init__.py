@@ -22,12 +22,12 @@ Words:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from grafeat.attention import CrossAttention, IntraAttention
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import CrossAttention, IntraAttention
 from grafeat.backbones.backbone import Backbone, Crop
 from grafeat.backbones.narrow import train_backbone
 from grafeat.backbones.zoo import list_backbones, load_backbone
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
 from grafeat.checkpoint import load, save
 from grafeat.data import load_dataset
 from grafeat.evaluation import Evaluation, evaluate, predict

@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import CrossAttention, IntraAttention, PatchAttention, Vertices
+from grafeat.attention.joint import JointAttention
+from grafeat.attention.layers import CrossAttention, IntraAttention, PatchAttention, Vertices
+from grafeat.attention.rotary import Angles, RotaryPositions
 from grafeat.config import MergeConfig
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet, check_grids
-from grafeat.joint import JointAttention
 from grafeat.models import MergeOutput, States
 from grafeat.patchmodel import PatchModel
 from grafeat.projection import (
@@ -24,7 +25,6 @@ from grafeat.projection import (
     weights_from,
 )
 from grafeat.readout import Readout, ReadoutKind
-from grafeat.rotary import Angles, RotaryPositions
 
 L = TypeVar("L", bound=PatchAttention)
 GAIN = 0.1  # every layer begins close to x ← x, so that messages must earn their weight

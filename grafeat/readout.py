@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from grafeat.attention import PerBackbone, Vertices
+from grafeat.attention.layers import PerBackbone, Vertices
 from grafeat.graph import PatchGraph
 
 ReadoutKind = Literal["each", "relation", "attention", "mean"]

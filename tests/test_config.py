@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from grafeat.attention import CrossAttention, IntraAttention
+from grafeat.attention.joint import JointAttention
+from grafeat.attention.layers import CrossAttention, IntraAttention
 from grafeat.fusion.budget import learned
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.joint import JointAttention
 from grafeat.merge import GraFeatMerge, MergeConfig
 from grafeat.training import fit
 

@@ -15,8 +15,8 @@ from test_explorer_payload import (
     same_backbone,
 )
 
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
 from grafeat.explorer.payload import NOWHERE, Shape, VertexWeights, pack
 from grafeat.grids import FeatureGrid
 from grafeat.merge import GraFeatMerge

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
 from grafeat.explorer.payload import NOWHERE, Arrays, Shape, VertexWeights, pack, to_bytes
 from grafeat.grids import FeatureGrid
 from grafeat.merge import GraFeatMerge

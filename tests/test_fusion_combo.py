@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
+from grafeat.attention.rotary import Angles
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.fusion import Combo, Concat
 from grafeat.fusion.combo import ClassToken, TransformerLayer
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
-from grafeat.rotary import Angles
 
 SHAPES = {"lite": (13, 6, 3), "vit": (5, 2, 3), "cnn": (7, 2, 9)}  # channels, rows, columns
 NAMES = tuple(SHAPES)

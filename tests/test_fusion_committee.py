@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
 from grafeat.fusion import Committee, Ensemble, Voting, mix
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge

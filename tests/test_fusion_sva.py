@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
 from grafeat.explorer import Explorer
 from grafeat.fusion import Sva
 from grafeat.fusion.sva import Aggregation, regions

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import CrossAttention, IntraAttention, RotaryPositions
 from grafeat.graph import AttentionWeights, Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 

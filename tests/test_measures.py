@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grafeat.attention import Angles, CrossAttention, IntraAttention, RotaryPositions
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import Angles, CrossAttention, IntraAttention, RotaryPositions
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.measures import (
     Communities,

@@ -11,8 +11,8 @@ from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 from grafeat import merge
-from grafeat.attention import PatchAttention, PerBackbone
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import PatchAttention, PerBackbone
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge, MergeConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import grafeat as gf
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
 from grafeat.explanations.attributions import drawn_from
 from grafeat.explanations.dominant import dominant
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits

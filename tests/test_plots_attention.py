@@ -17,9 +17,9 @@ from matplotlib.offsetbox import TextArea
 from matplotlib.text import Text
 from torch import nn
 
-from grafeat.attention import CrossAttention, IntraAttention, RotaryPositions
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import CrossAttention, IntraAttention, RotaryPositions
 from grafeat.graph import Patch, PatchGraph
 from grafeat.plots.attention import attention_maps
 from grafeat.plots.heatmaps import heat_of

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from grafeat.attention import CrossAttention, RotaryPositions
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import CrossAttention, RotaryPositions
 from grafeat.graph import Patch, PatchGraph
 from grafeat.grids import WHOLE
 from grafeat.plots.rows import AttentionRow, attention_rows, kept_share, strongest_edges

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import grafeat as gf
-from grafeat.attention import Attend
+from grafeat.attention.layers import Attend
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
 from grafeat.explanations.rollout import attention_layers

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.captured import KINDS
+from grafeat.attention.captured import KINDS
 from grafeat.evaluation import batches
 from grafeat.explanations.game import Game, centred, check_count, known_grids, targets_of
 from grafeat.explanations.knockouts import KnockOut, knock_out, refuse_knocked_out

@@ -8,9 +8,9 @@ import networkx as nx
 import pandas as pd
 import torch
 
-from grafeat.attention import kind_of
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import kind_of
 from grafeat.explanations.game import centred
 from grafeat.explanations.knockouts import KnockOut, Together, knocked_logits
 from grafeat.explanations.relevance import relevance

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.attention import Attend, LayerKind, PatchAttention
+from grafeat.attention.layers import Attend, LayerKind, PatchAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import GridSet
 from grafeat.models import GridModel

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.attention import Attend, LayerKind, PatchAttention
+from grafeat.attention.layers import Attend, LayerKind, PatchAttention
 from grafeat.explanations.knockouts import attended_to, refuse_knocked_out
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention import Attend, PatchAttention
+from grafeat.attention.layers import Attend, PatchAttention
 from grafeat.evaluation import batches
 from grafeat.explanations.rollout import attending, attention_layers
 from grafeat.graph import PatchGraph

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from grafeat.attention import PatchAttention
+from grafeat.attention.layers import PatchAttention
 from grafeat.explanations.game import centred
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel

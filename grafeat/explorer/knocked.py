@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
 from grafeat.explanations.knockouts import KnockOut
 
 FORMS: Mapping[str, Mapping[str, type]] = {

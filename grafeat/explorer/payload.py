@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.captured import KINDS, CapturedAttention
+from grafeat.attention.captured import KINDS, CapturedAttention
 from grafeat.graph import Kind
 
 Form = Literal["rows", "states", "strongest", "vertices"]

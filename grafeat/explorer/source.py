@@ -13,8 +13,8 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
 from grafeat.explorer.payload import Arrays
 from grafeat.graph import PatchGraph
 from grafeat.grids import WHOLE, GridSet

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from grafeat.captured import KINDS, CapturedAttention
+from grafeat.attention.captured import KINDS, CapturedAttention
 from grafeat.explorer.payload import pack
 from grafeat.explorer.source import Source
 from grafeat.files import write

@@ -10,7 +10,7 @@ import networkx as nx
 import traitlets
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
 from grafeat.explanations.relevance import METHODS
 from grafeat.explanations.report import Dominance
 from grafeat.explorer import page, still

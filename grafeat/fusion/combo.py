@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention import Heads, PatchAttention, PerBackbone, Vertices
+from grafeat.attention.layers import Heads, PatchAttention, PerBackbone, Vertices
+from grafeat.attention.rotary import Angles
 from grafeat.fusion.mixer import Mixer
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
@@ -17,7 +18,6 @@ from grafeat.models import MergeOutput
 from grafeat.patchmodel import PatchModel
 from grafeat.projection import OCTAVES, fourier_features
 from grafeat.readout import PatchReadout
-from grafeat.rotary import Angles
 
 
 class TransformerLayer(PatchAttention):

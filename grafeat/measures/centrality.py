@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.captured import KINDS, CapturedAttention
+from grafeat.attention.captured import KINDS, CapturedAttention
 from grafeat.graph import Kind
 from grafeat.measures.weights import even_weights, matrix, of_kinds, on_grids
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
 from grafeat.measures.weights import even_weights, matrix, on_grids, same_backbone
 
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.attention import kind_of
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.layers import kind_of
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.measures.weights import matrix, of_kinds
 

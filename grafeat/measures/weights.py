@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grafeat.captured import KINDS, CapturedAttention
+from grafeat.attention.captured import KINDS, CapturedAttention
 from grafeat.graph import Kind, PatchGraph
 
 

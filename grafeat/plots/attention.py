@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import WHOLE, Box
 from grafeat.plots.captions import caption_lines, panel_details

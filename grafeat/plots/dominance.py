@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
-from grafeat.captured import KINDS
+from grafeat.attention.captured import KINDS
 from grafeat.explanations.report import Dominance
 from grafeat.plots.palette import DIVERGING_ENDS, HAIRLINE, INK, SECOND_INK, backbone_colours, styled
 from grafeat.plots.panels import panel_figure, place, shorten, text_width, title

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grafeat.captured import CapturedAttention
+from grafeat.attention.captured import CapturedAttention
 from grafeat.graph import Kind, Patch
 from grafeat.grids import WHOLE, Box
 

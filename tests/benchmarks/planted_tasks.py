@@ -10,7 +10,7 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat import planted
-from grafeat.attention import PerBackbone
+from grafeat.attention.layers import PerBackbone
 from grafeat.explanations.knockouts import KnockOut, knock_out
 
 Figure = tuple[str, str, float]  # name, aim, value

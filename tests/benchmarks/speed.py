@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import HGTConv
 
 import grafeat as gf
-from grafeat.attention import RotaryPositions
+from grafeat.attention.layers import RotaryPositions
 
 RESULTS = Path(__file__).parent / "results"
 SIDE, BATCH, HEADS = 14, 8, 4

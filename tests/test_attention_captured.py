@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from grafeat.attention import CrossAttention, IntraAttention, PatchAttention, RotaryPositions
-from grafeat.captured import CapturedAttention
-from grafeat.capturing import capture
+from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import CrossAttention, IntraAttention, PatchAttention, RotaryPositions
 from grafeat.graph import PatchGraph
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}

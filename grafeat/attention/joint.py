@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention import Blocks, PatchAttention, fixed_or_learned
+from grafeat.attention.layers import Blocks, PatchAttention, fixed_or_learned
 from grafeat.graph import PatchGraph
 
 

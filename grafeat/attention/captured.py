@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention import Blocks
-from grafeat.capturedlayer import CapturedLayer
+from grafeat.attention.capturedlayer import CapturedLayer
+from grafeat.attention.layers import Blocks
 from grafeat.files import size
 from grafeat.graph import Kind, Patch, PatchGraph
 

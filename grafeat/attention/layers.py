@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grafeat.attention.rotary import Angles, rotate
+from grafeat.attention.rotary import RotaryPositions as RotaryPositions
 from grafeat.graph import Kind, PatchGraph
-from grafeat.rotary import Angles, rotate
-from grafeat.rotary import RotaryPositions as RotaryPositions
 
 ALL = slice(None)
 LayerKind = Literal["intra", "cross", "joint"]

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from grafeat.attention import Blocks, PatchAttention
-from grafeat.captured import KINDS, LIMIT, CapturedAttention
-from grafeat.capturedlayer import CapturedLayer
+from grafeat.attention.captured import KINDS, LIMIT, CapturedAttention
+from grafeat.attention.capturedlayer import CapturedLayer
+from grafeat.attention.layers import Blocks, PatchAttention
 from grafeat.files import size
 from grafeat.graph import Kind, PatchGraph
 from grafeat.models import GridModel

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import HGTConv
 
-from grafeat.attention import Angles, IntraAttention, RotaryPositions
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
+from grafeat.attention.joint import JointAttention
+from grafeat.attention.layers import Angles, IntraAttention, RotaryPositions
 from grafeat.graph import PatchGraph
-from grafeat.joint import JointAttention
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 NAMES = tuple(SHAPES)

@@ -12,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from grafeat.attention import Angles, CrossAttention, IntraAttention, PatchAttention, RotaryPositions, rotate
-from grafeat.capturing import capture
+from grafeat.attention.capturing import capture
+from grafeat.attention.layers import (
+    Angles,
+    CrossAttention,
+    IntraAttention,
+    PatchAttention,
+    RotaryPositions,
+    rotate,
+)
 from grafeat.graph import PatchGraph
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}

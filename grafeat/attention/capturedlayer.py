@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention import Blocks, Heads, PatchAttention, kind_of
+from grafeat.attention.layers import Blocks, Heads, PatchAttention, kind_of
 from grafeat.graph import Kind, PatchGraph
 
 
