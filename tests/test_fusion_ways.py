@@ -62,7 +62,9 @@ def mlp(inputs: int, hidden: int, outputs: int, *, norm: bool = True) -> int:
 def merge_count(d: int, m: int, layers: int, relations: int, queries: int = 8, channels: tuple = (13, 5)) -> int:
     """Projections, types, places, frequencies, layers, readout, head; what `GraFeatMerge` is made of."""
     layer = d * 3 * d + 3 * d + mlp(2 * d, 2 * d, d)
-    readout = 2 * d + m * queries * d * d + m * d * queries + 16 * queries + (m if m > 1 else 0)
+    readout = 2 * d + m * queries * d * d + m * d * queries + 16 * queries
+    if m > 1:  # relation embeddings, and the interplay: one layer for each backbone, norm, last layer
+        readout += m + m * d * 8 * d + 2 * 8 * d + 8 * d * d
     return projections(d, *channels) + m * d + 16 * d + d // 4 + layers * layer + relations + readout + d * T + T
 
 
