@@ -74,9 +74,9 @@ class GraFeatMerge(PatchModel):
     (`tests/benchmarks/defaults.py`, `results/defaults.csv`; trained more slowly than today, and with 80% of the cross
     messages dropped): layers shared by all backbones err less than a set of layers for each, by an interval above 0.
     Width, depth and readout were varied with own layers, where nothing beat the defaults beyond its interval; so the
-    width stays small, `each` stays, which begins as the ensemble of its backbones, and two steps, the fewest in which
-    what has crossed over can travel within a grid. Few cross messages are dropped, as tasks where evidence has to be
-    combined are hardly learned otherwise.
+    width stays small, `each` stays, the mean of what its backbones say, and two steps, the fewest in which what has
+    crossed over can travel within a grid. Few cross messages are dropped, and the readout has an interplay, as tasks
+    where evidence has to be combined are hardly learned otherwise.
 
     Args:
         config: What shapes the model.
