@@ -27,7 +27,7 @@ class MergeConfig:
         backbone_drop: Share of training batches that lack one backbone, in [0, 1).
         hidden: Width of the layers' MLPs; twice `width` if absent.
         positions: Whether patches know their place: rotary angles, and a term in the vertices and in the readout.
-        interplay: Whether the readings of several backbones say more together than their mean; for `each`.
+        interplay: Whether the readout `each` adds what several backbones say together and none alone; see `Interplay`.
         relations: Whether relation embeddings are learned; else all relations, and all backbones, are equal.
         joint: Whether a step is one layer with one softmax over the patches of all backbones, instead of two.
         classes: Names of the classes; numbered if empty.
