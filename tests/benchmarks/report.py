@@ -182,7 +182,8 @@ def scaling() -> str:
     columns = ["what", "size", "seconds", "MB", "exponent of time", "exponent of memory"]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) - 1)]
     lines += [f"| {' | '.join(row[column] for column in columns)} |" for row in rows]
-    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+    drawn = "![Time and memory of a training step by size, with fitted power laws](results/scaling_cpu.png)"
+    return "\n".join([drawn, "", *lines]) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
 
 
 def lab() -> str:

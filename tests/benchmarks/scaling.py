@@ -3,7 +3,7 @@
 Patches a backbone, backbones, pictures in a batch and steps of the merge are varied one by one, each in a process of
 its own, whose peak memory is read from the system. The exponent of a power law through the three largest points says
 how it grows; 1 is a straight line. Beside it, one HGTConv layer of PyG on the graph of 2 × 14 × 14 patches, for memory.
-Writes `results/scaling_cpu.csv`.
+Writes `results/scaling_cpu.csv` and draws `results/scaling_cpu.png`; with `--draw` it only draws.
 """
 
 import argparse
@@ -17,10 +17,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import torch
 from machine import described
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 import grafeat as gf
+from grafeat.plots.palette import HAIRLINE, INK, SECOND_INK, styled
+from grafeat.plots.panels import Panels, panel_figure, place, title
 from grafeat.training import training_loss
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,7 +43,11 @@ def main() -> None:
     """Measures every point and writes the table, or one point if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", type=json.loads)
+    parser.add_argument("--draw", action="store_true")
     args = parser.parse_args()
+    if args.draw:
+        draw()
+        return
     if args.one:
         print(json.dumps(measured(args.one)))
         return
@@ -60,6 +69,54 @@ def main() -> None:
         table.writerow(["what", "size", "seconds", "MB", "exponent of time", "exponent of memory", "machine"])
         for name, size, *figures in rows:
             table.writerow([name, size, *(f"{f:.3g}" if f != "" else "" for f in figures), described()])
+    draw()
+
+
+def draw() -> None:
+    """Draws the table that was written last."""
+    growth(pd.read_csv(RESULTS / "scaling_cpu.csv")).savefig(RESULTS / "scaling_cpu.png", dpi=144)
+
+
+@styled
+def growth(table: pd.DataFrame) -> Panels:
+    """Seconds and memory by what was varied, both axes logarithmic, with the fitted power law and its exponent."""
+    varied = table[table["exponent of time"].notna()]
+    names = list(dict.fromkeys(varied["what"]))
+    figure = panel_figure(9.6, 4.4)
+    title(figure, [("What a training step costs as it grows", INK, "bold")], [(_said(table), SECOND_INK)])
+    for row, (column, unit) in enumerate({"seconds": "seconds", "MB": "peak memory, MB"}.items()):
+        for number, name in enumerate(names):
+            ax = place(figure, 0.72 + 2.22 * number, 1.0 + 1.72 * row, 1.9, 1.35)
+            own = varied[varied["what"] == name]
+            power = own["exponent of time" if column == "seconds" else "exponent of memory"].iloc[0]
+            _draw_growth(ax, own["size"].tolist(), own[column].tolist(), power)
+            ax.set_ylim(varied[column].min() / 2, varied[column].max() * 2.5)
+            ax.set_title(name if not row else "", pad=8)
+            ax.set_ylabel("" if number else unit)
+            ax.tick_params(labelleft=not number)
+    return figure
+
+
+def _draw_growth(ax: Axes, sizes: list[int], figures: list[float], power: float) -> None:
+    """The points, and the power law through the three largest, carried on to the smallest in grey."""
+    fitted = [math.log(figure) - power * math.log(size) for size, figure in zip(sizes, figures, strict=True)][-3:]
+    law = [math.exp(statistics.fmean(fitted)) * size**power for size in sizes]
+    ax.loglog(sizes, law, color="#8A8A8A", linewidth=1, linestyle=(0, (4, 3)))
+    ax.loglog(sizes[-3:], law[-3:], color=INK, linewidth=1.2)
+    ax.loglog(sizes, figures, "o", color="#1565C0", markersize=5.5, markeredgecolor="white", markeredgewidth=0.8)
+    ax.annotate(
+        f"∝ size$^{{{power:.2f}}}$", (0.06, 0.95), xycoords="axes fraction", va="top", size=10, color=INK
+    )
+    near = sizes[-1] / sizes[-2] < 2 < len(f"{sizes[-1]:,}")  # the labels of the two largest would touch
+    ax.set_xticks(sizes, labels=["" if near and size == sizes[-2] else f"{size:,}" for size in sizes])
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.minorticks_off()
+    ax.grid(axis="y", color=HAIRLINE, linewidth=0.6)
+
+
+def _said(table: pd.DataFrame) -> str:
+    usual = "usually 2 backbones of 14 × 14 patches, batch 4 (2 for patches), depth 2"
+    return f"{usual}; the line is fitted to the three largest; {table['machine'].iloc[0].split(', Python')[0]}"
 
 
 def child(what: dict) -> tuple[float, float]:
