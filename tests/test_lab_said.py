@@ -12,8 +12,8 @@ NAN = float("nan")
 
 def row(contender: str, mean: float, kind: str = "way", rival: str = "ensemble", **ends: tuple[float, ...]) -> dict:
     made = {"task": "digits", "contender": contender, "kind": kind, "mean": mean, "low": mean - 0.01,
-            "high": mean + 0.01, "best rival": rival}  # fmt: skip
-    for other in ("concat", "ensemble", "best rival", "merge"):
+            "high": mean + 0.01, "best rival": rival, "best outsider": rival}  # fmt: skip
+    for other in ("concat", "ensemble", "best rival", "best outsider", "merge"):
         given = ends.get(other.replace(" ", "_"), (NAN, NAN, NAN))
         made |= dict(zip((f"to {other}", f"to {other} low", f"to {other} high"), given, strict=True))
     return made
@@ -21,7 +21,7 @@ def row(contender: str, mean: float, kind: str = "way", rival: str = "ensemble",
 
 def table(gain: tuple[float, float, float], **others: tuple[float, float, float]) -> pd.DataFrame:
     """The merge's gain over the ensemble, its best rival, and what other ways are better by than the merge."""
-    merge = row("merge", 0.95, "merge", best_rival=gain, ensemble=gain)
+    merge = row("merge", 0.95, "merge", best_rival=gain, best_outsider=gain, ensemble=gain)
     against = {"ensemble": tuple(-gain[at] for at in (0, 2, 1))} | others
     ways = [row(name.replace("_", " "), 0.95 + ends[0], merge=ends) for name, ends in against.items()]
     return pd.DataFrame([merge, *ways, row("no positions", 0.99, "control", merge=(0.04, 0.03, 0.05))])
@@ -55,6 +55,19 @@ def test_concatenation_that_wins_is_named_though_validation_did_not_choose_it() 
     assert found.outcome == "paid" and found.winners == ("concat",)
     assert found.sentence.endswith(
         "Better than the merge on the test, though not chosen on validation: concatenation by +2.0 (+1.0 to +3.0)."
+    )
+
+
+def test_a_part_of_the_merge_that_is_the_best_rival_leaves_the_question_of_other_designs() -> None:
+    found = table((-0.01, -0.02, -0.004), joint=(0.01, 0.004, 0.02))
+    found.loc[0, ["best rival", "best outsider"]] = "joint", "ensemble"
+    found.loc[0, ["to best outsider", "to best outsider low", "to best outsider high"]] = 0.02, 0.01, 0.03
+    said = judged(found)
+    assert (said.outcome, said.outside) == ("lost", "paid")
+    assert " Against the ensemble, the best way of another design: +2.0 (+1.0 to +3.0)." in said.sentence
+    assert summary([said]).startswith(
+        "Against the best other way, chosen on validation, merging paid on 0 of 1 task, lost on 1, and made no sure "
+        "difference on 0. Against the best way that is not the merge with one part changed, merging paid on 1 of 1 task"
     )
 
 

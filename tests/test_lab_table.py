@@ -158,7 +158,10 @@ def test_an_auroc_is_that_of_scikit_learn_and_cur_is_of_known_classes() -> None:
 
 def test_the_best_rival_is_the_way_that_is_best_on_validation_whatever_the_test_says() -> None:
     made = judged()
-    assert made.rivals == {"concat": "concat", "ensemble": "ensemble", "best rival": "ensemble", "merge": "merge"}
+    assert made.rivals == {
+        "concat": "concat", "ensemble": "ensemble", "best rival": "ensemble", "best outsider": "ensemble",
+        "merge": "merge",
+    }  # fmt: skip
     upside_down = {
         name: (one, [replace(each, logits=-each.logits) for each in cells])
         for name, (one, cells) in made.results.items()
@@ -166,6 +169,16 @@ def test_the_best_rival_is_the_way_that_is_best_on_validation_whatever_the_test_
     assert Judged(made.task, upside_down, SEEDS).rivals == made.rivals
     assert judged(None, {"single a": 0.95}).rivals["best rival"] == "single a"
     assert set(rows([made])["best rival"]) == {"ensemble"}
+
+
+def test_a_part_of_the_merge_may_be_the_best_rival_and_is_no_outsider() -> None:
+    made = judged()
+    contender, cells = made.results["ensemble"]
+    changed = made.results | {"ensemble": (replace(contender, way="joint", kind="way"), cells)}
+    found = Judged(made.task, changed, SEEDS).rivals
+    assert found["best rival"] == "ensemble" != found["best outsider"]
+    only = {"ensemble": changed["ensemble"]}
+    assert "best outsider" not in Judged(made.task, only, SEEDS).rivals
 
 
 def test_labels_of_the_test_do_not_choose_the_rival() -> None:

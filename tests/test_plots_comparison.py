@@ -124,7 +124,7 @@ def test_the_callers_axes_are_drawn_on() -> None:
 
 
 def test_what_was_not_compared_cannot_be_drawn() -> None:
-    with pytest.raises(ValueError, match="against: got 'gated'; expected one of best rival, concat, ensemble"):
+    with pytest.raises(ValueError, match="against: got 'gated'; expected one of best rival, best outsider, concat"):
         gains(made(), against="gated")
     with pytest.raises(ValueError, match=r"found: on none of digits, clothes, blind sums was the merge held against"):
         gains(made(merge=False))

@@ -16,6 +16,7 @@ Builder = Callable[[GridSet, int, int], GridModel]
 SCRATCH = "scratch"  # the one way that learns from pictures, without backbones
 COMMITTEES = ("ensemble", "voting")  # put together from trained singles: they cost no training
 MERGE, SINGLE = "merge", "single"
+PARTS = ("cross_only", "intra_only", "joint")  # rivals that are the merge with one part changed
 RANDOM = "random"  # a spare backbone of random weights is called so
 NEEDS = {way.name: way.least for way in list_ways()}
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 Outcome = Literal["paid", "lost", "even", ""]
+CHOSEN = ("best rival", "best outsider")
 RIVALS = {"concat": "concatenation", "ensemble": "the ensemble"}
 
 
@@ -19,12 +20,14 @@ class Said:
         task: The task.
         outcome: Whether merging paid against the best rival, with an interval above 0; lost, with one below; or neither
             is sure. Empty where there is no merge, or nothing to hold it against.
+        outside: The same against the best outsider: the best way that is not the merge with one part changed.
         winners: Which of `concat` and `ensemble` are better than the merge, with an interval above 0.
         sentence: All of it in words.
     """
 
     task: str
     outcome: Outcome
+    outside: Outcome
     winners: tuple[str, ...]
     sentence: str
 
@@ -35,15 +38,15 @@ def judged(rows: pd.DataFrame) -> Said:
     task = records[0]["task"]
     merge = next((row for row in records if row["kind"] == "merge"), None)
     if merge is None:
-        return Said(task, "", (), f"{task}: no merge was compared.")
+        return Said(task, "", "", (), f"{task}: no merge was compared.")
     rival = next((row for row in records if row["contender"] == merge["best rival"]), None)
     if rival is None:
-        return Said(task, "", (), f"{task}: there was no rival to the merge ({figure(merge)}).")
-    outcome = _outcome(merge["to best rival low"], merge["to best rival high"])
+        return Said(task, "", "", (), f"{task}: there was no rival to the merge ({figure(merge)}).")
+    outcome, outside = (_outcome(merge[f"to {one} low"], merge[f"to {one} high"]) for one in CHOSEN)
     better = [row for row in records if row["kind"] == "way" and row["to merge low"] > 0]
     winners = tuple(name for name in RIVALS if name in {row["contender"] for row in better})
-    sentence = f"{task}: {_main(merge, rival, outcome)}{_others(better, rival)}"
-    return Said(task, outcome, winners, sentence)
+    sentence = f"{task}: {_main(merge, rival, outcome)}{_outsider(merge)}{_others(better, rival)}"
+    return Said(task, outcome, outside, winners, sentence)
 
 
 def summary(found: Sequence[Said]) -> str:
@@ -51,11 +54,10 @@ def summary(found: Sequence[Said]) -> str:
     counted = [one for one in found if one.outcome]
     if not counted:
         return "Nothing can be said of merging: no task has both a merge and a rival."
-    paid, lost, even = ([one.task for one in counted if one.outcome == kind] for kind in ("paid", "lost", "even"))
-    said = (
-        f"Against the best other way, chosen on validation, merging paid on {len(paid)} of {_tasks(len(counted))}, "
-        f"lost on {len(lost)}, and made no sure difference on {len(even)}."
-    )
+    said = f"Against the best other way, chosen on validation, {_counted([one.outcome for one in counted])}"
+    outside = [one.outside for one in counted if one.outside]
+    if outside and outside != [one.outcome for one in counted]:
+        said += f" Against the best way that is not the merge with one part changed, {_counted(outside)}"
     for name, words in RIVALS.items():
         won = [one.task for one in counted if name in one.winners]
         if won:
@@ -98,7 +100,23 @@ def _others(better: Sequence[Mapping[str, Any]], rival: Mapping[str, Any]) -> st
     return f" Better than the merge on the test, though not chosen on validation: {listed}."
 
 
+def _outsider(merge: Mapping[str, Any]) -> str:
+    """What merging gains over the best way of another design, where the best rival is none."""
+    other = merge["best outsider"]
+    if not other or other == merge["best rival"]:
+        return ""
+    gain = difference(merge, "best outsider")
+    return f" Against {RIVALS.get(other, repr(other))}, the best way of another design: {gain}."
+
+
+def _counted(outcomes: Sequence[Outcome]) -> str:
+    paid, lost, even = (outcomes.count(kind) for kind in ("paid", "lost", "even"))
+    return f"merging paid on {paid} of {_tasks(len(outcomes))}, lost on {lost}, and made no sure difference on {even}."
+
+
 def _outcome(low: float, high: float) -> Outcome:
+    if math.isnan(low):
+        return ""
     return "paid" if low > 0 else "lost" if high < 0 else "even"
 
 

@@ -13,23 +13,23 @@ from torch import Tensor
 
 from grafeat.intervals import Estimate
 from grafeat.lab.cells import Cell
-from grafeat.lab.contenders import Contender
+from grafeat.lab.contenders import PARTS, Contender
 from grafeat.lab.measures import Measured, measured
 from grafeat.lab.statistics import correct, drawn_figures, estimate, figure_of, holm, mcnemar
 from grafeat.lab.task import Task
 from grafeat.lab.utilisation import utilisation
 
-FORMAT = 1  # of the table; goes up when columns change
-AGAINST = ("concat", "ensemble", "best rival", "merge")  # every row is compared with these
+FORMAT = 2  # of the table; goes up when columns change
+AGAINST = ("concat", "ensemble", "best rival", "best outsider", "merge")  # every row is compared with these
 TESTED = AGAINST[:-1]  # and the merge is tested against these, picture by picture
 DIFFERENCES = [f"to {one}{end}" for one in AGAINST for end in ("", " low", " high")]
 TESTS = [f"{kind} to {one}" for one in TESTED for kind in ("p", "Holm p")]
-TEXT = ("task", "family", "measure", "contender", "kind", "best rival", *TESTS, "CUR", "subsets", "seeds", "versions",
-        "date")  # fmt: skip
+TEXT = ("task", "family", "measure", "contender", "kind", "best rival", "best outsider", *TESTS, "CUR", "subsets",
+        "seeds", "versions", "date")  # fmt: skip
 WHOLE = ("format", "parameters", "labels", "pictures")  # numbers that count something
 COLUMNS = (
     "format", "task", "family", "measure", "contender", "kind", "mean", "low", "high", *DIFFERENCES, "best rival",
-    "validation", "validation loss", *TESTS, "parameters", "training seconds", "inference ms", "CUR",
+    "best outsider", "validation", "validation loss", *TESTS, "parameters", "training seconds", "inference ms", "CUR",
     "information gap", "gap low", "gap high", "subsets", "labels", "pictures", "seeds", "versions", "date",
 )  # fmt: skip
 Results = Mapping[str, tuple[Contender, Sequence[Cell]]]
@@ -88,16 +88,18 @@ class Judged:
 
     @cached_property
     def rivals(self) -> dict[str, str]:
-        """Who stands for `concat`, `ensemble`, `best rival` and `merge`, where someone does.
+        """Who stands for `concat`, `ensemble`, `best rival`, `best outsider` and `merge`, where someone does.
 
-        The best rival is the way with the best mean score on validation, and then the lowest loss there. No test
-        picture has a say in it.
+        The best rival is the way with the best mean score on validation, and then the lowest loss there; the best
+        outsider is the best of those that are not the merge with one part changed. No test picture has a say in it.
         """
         kinds = {name: contender.kind for name, (contender, _) in self.results.items()}
         found = {name: name for name in ("concat", "ensemble") if kinds.get(name) == "way"}
         ways = [name for name in self.names if kinds[name] == "way"]
-        if ways:
-            found["best rival"] = max(ways, key=lambda name: (self.validations[name][0], -self.validations[name][1]))
+        outsiders = [name for name in ways if self.results[name][0].way not in PARTS]
+        for one, among in (("best rival", ways), ("best outsider", outsiders)):
+            if among:
+                found[one] = max(among, key=lambda name: (self.validations[name][0], -self.validations[name][1]))
         merges = [name for name in self.names if kinds[name] == "merge"]
         return found | ({"merge": merges[0]} if merges else {})
 
@@ -157,6 +159,7 @@ def _row(judged: Judged, name: str) -> dict[str, Any]:
         **_ends(("mean", "low", "high"), own),
         **_differences(judged, name),
         "best rival": judged.rivals.get("best rival", ""),
+        "best outsider": judged.rivals.get("best outsider", ""),
         "validation": round(score, 6),
         "validation loss": round(loss, 6),
         "parameters": cells[0].parameters,

@@ -20,7 +20,12 @@ ROW, GAP = 0.235, 0.2  # inches of a row, and between rivals and controls
 TOP, HEAD, FOOT = 0.95, 0.34, 0.62  # inches above all panels, of a panel's title, and below its rows
 ACROSS, NAMES = (3.0, 2.15), 1.9  # inches of the axes of one panel, and of two side by side; the most for names
 GAINS, LINE, NUMBERS, RIVALS = 3.4, 0.3, 2.0, 1.45  # inches of the gains' axes, of a row, and of the columns beside
-AGAINST = ("best rival", "concat", "ensemble")
+AGAINST = {
+    "best rival": "the best other way, chosen on validation",
+    "best outsider": "the best way of another design, chosen on validation",
+    "concat": "concat",
+    "ensemble": "ensemble",
+}
 Row = Mapping[str, Any]
 
 
@@ -99,7 +104,8 @@ def gains(found: Comparison, ax: Axes | None = None, *, against: str = "best riv
     Args:
         found: What `gf.compare` gave.
         ax: Where to draw; a new figure if absent.
-        against: `best rival`, the way that was best on validation, by default; or `concat` or `ensemble`.
+        against: `best rival`, the way that was best on validation, by default; `best outsider`, the same without those
+            that are the merge with one part changed; or `concat` or `ensemble`.
 
     Returns:
         The axes.
@@ -111,15 +117,15 @@ def gains(found: Comparison, ax: Axes | None = None, *, against: str = "best riv
     names = [shorten(row["task"], 190, size=10) for row in rows]
     if ax is None:
         left = 0.3 + max(text_width(name, 10) for name in names) / 72
-        beside = NUMBERS + (RIVALS if against == "best rival" else 0)
+        beside = NUMBERS + (RIVALS if against in rows[0] else 0)
         drawn = panel_figure(left + GAINS + beside, TOP + LINE * len(rows) + FOOT)
         ax = place(drawn, left, TOP, GAINS, LINE * len(rows))
-        rival = "the best other way, chosen on validation" if against == "best rival" else against
-        title(drawn, [("What merging gains", INK, "bold")], [(f"over {rival}, with paired 95% intervals", SECOND_INK)])
+        said = f"over {AGAINST[against]}, with paired 95% intervals"
+        title(drawn, [("What merging gains", INK, "bold")], [(said, SECOND_INK)])
     for at, row in enumerate(rows):
         _draw_gain(ax, at, row, against)
     _say(ax, -0.95, "points (95%)", size=9, color=SECOND_INK)
-    if against == "best rival":
+    if against in rows[0]:
         _say(ax, -0.95, "over", second=True, size=9, color=SECOND_INK)
     ax.axvline(0, color=INK, linewidth=0.8, zorder=1)
     _rows_of(ax, range(len(rows)), names, 10)
@@ -174,8 +180,8 @@ def _draw_gain(ax: Axes, at: int, row: Row, against: str) -> None:
     ax.plot([low, high], [at, at], color=ink, linewidth=2, solid_capstyle="butt", zorder=2)
     ax.plot(value, at, "o", ms=7, mfc=ink if sure else "white", mec=ink, mew=1.4, zorder=3)
     _say(ax, at, difference(row, against), size=9.5, color=INK, weight="bold" if sure else "normal")
-    if against == "best rival":
-        _say(ax, at, shorten(row["best rival"], 72 * RIVALS - 12, size=9), second=True, size=9, color=SECOND_INK)
+    if against in row:
+        _say(ax, at, shorten(row[against], 72 * RIVALS - 12, size=9), second=True, size=9, color=SECOND_INK)
 
 
 def _say(
