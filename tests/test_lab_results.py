@@ -119,7 +119,7 @@ def test_the_page_shows_every_figure_of_a_comparison(compared: gf.Comparison) ->
 
 def test_the_best_that_is_no_control_is_bold_and_the_merge_is_held_against_its_rival(compared: gf.Comparison) -> None:
     lines = [line.strip("| ").split(" | ") for line in report.compared(compared).splitlines() if line[:2] == "| "]
-    *contenders, gains = lines[1:]
+    *contenders, gains, outside = lines[1:]
     for column, task in enumerate(compared.tasks, start=1):
         ways = compared.rows[(compared.rows["task"] == task) & (compared.rows["kind"] != "control")]
         best = set(ways[ways["mean"] == ways["mean"].max()]["contender"])
@@ -128,6 +128,8 @@ def test_the_best_that_is_no_control_is_bold_and_the_merge_is_held_against_its_r
         assert gains[0] == "*merge minus best rival, points*"
         assert gains[column].startswith(f"{100 * merge['to best rival']:+.1f} (")
         assert gains[column].endswith(f"), {merge['best rival']}")
+        assert outside[0] == "*merge minus best outsider, points*"
+        assert outside[column].endswith(f"), {merge['best outsider']}")
 
 
 def test_what_is_not_measured_is_left_out(

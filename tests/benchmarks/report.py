@@ -187,7 +187,7 @@ def scaling() -> str:
 
 
 def lab() -> str:
-    """Of each comparison: every contender's figure by task, what the merge gains on the best rival, and the verdict."""
+    """Of each comparison: every contender's figure by task, what the merge gains on the best, and the verdict."""
     from grafeat.lab.comparison import Comparison  # not before it is needed: the other tables need no package
 
     paths = {name: RESULTS / f"{name}.csv" for name in LAB}
@@ -206,8 +206,9 @@ def compared(found: "Comparison") -> str:
         shown = (lab_cell(cell.get((name, task)), best[task]) for task in found.tasks)
         lines.append(f"| {name} | {' | '.join(shown)} |")
     merges = {row["task"]: row for row in rows if row["kind"] == "merge"}
-    gains = (lab_gain(merges.get(task)) for task in found.tasks)
-    lines.append(f"| *merge minus best rival, points* | {' | '.join(gains)} |")
+    for against in ("best rival", "best outsider"):
+        gains = (lab_gain(merges.get(task), against) for task in found.tasks)
+        lines.append(f"| *merge minus {against}, points* | {' | '.join(gains)} |")
     first = rows[0]
     words = f"Seeds {first['seeds']}; {first['versions']}; {max(row['date'] for row in rows)}; {first['machine']}."
     said = "\n".join(f"- {line}" for line in found.verdict().splitlines())
@@ -222,12 +223,12 @@ def lab_cell(row: dict[str, Any] | None, best: float) -> str:
     return f"**{figure}**" if row["mean"] == best and row["kind"] != "control" else figure
 
 
-def lab_gain(row: dict[str, Any] | None) -> str:
-    """What the merge gains on the best rival, with its interval."""
-    if row is None or not row["best rival"]:
+def lab_gain(row: dict[str, Any] | None, against: str) -> str:
+    """What the merge gains on the best rival or outsider, with its interval."""
+    if row is None or not row[against]:
         return "–"
-    value, low, high = (100 * row[f"to best rival{end}"] for end in ("", " low", " high"))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), {row['best rival']}"
+    value, low, high = (100 * row[f"to {against}{end}"] for end in ("", " low", " high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), {row[against]}"
 
 
 def table(name: str) -> list[dict[str, str]]:
