@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from grafeat.plots.heatmaps import heat_of
 from grafeat.plots.palette import fixed_colour
-from grafeat.plots.training import compare, confusion, training_curves
+from grafeat.plots.training import confusion, training_curves, with_intervals
 from grafeat.runs import Epoch, History
 
 EPOCHS = tuple(Epoch(2.0 / (e + 1), 1.5 / (e + 1), 0.5 + 0.1 * e, 0.01 * (3 - e)) for e in range(3))
@@ -59,7 +59,7 @@ def test_a_history_without_epochs_is_refused() -> None:
 
 
 def test_methods_are_compared_in_the_order_given() -> None:
-    ax = compare(
+    ax = with_intervals(
         NAMES,
         MEANS,
         INTERVALS,
@@ -83,7 +83,7 @@ def test_methods_are_compared_in_the_order_given() -> None:
 
 
 def test_numbers_that_are_no_shares() -> None:
-    ax = compare(["a"], [1.25], [(1.0, 1.5)], quantity="seconds", percent=False)
+    ax = with_intervals(["a"], [1.25], [(1.0, 1.5)], quantity="seconds", percent=False)
     assert [text.get_text() for text in ax.texts] == ["1.2 (1–1.5)"]
 
 
@@ -97,14 +97,14 @@ def test_numbers_that_are_no_shares() -> None:
 )
 def test_bad_comparisons_are_named(names: list, means: list, intervals: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        compare(names, means, intervals)
+        with_intervals(names, means, intervals)
 
 
 def test_unknown_methods_are_named() -> None:
     with pytest.raises(ValueError, match="reference: got 'mean'; expected one of small_cnn"):
-        compare(NAMES, MEANS, INTERVALS, reference="mean")
+        with_intervals(NAMES, MEANS, INTERVALS, reference="mean")
     with pytest.raises(ValueError, match="highlight: got 'mean'"):
-        compare(NAMES, MEANS, INTERVALS, highlight="mean")
+        with_intervals(NAMES, MEANS, INTERVALS, highlight="mean")
 
 
 def test_confusions_are_scikit_learns() -> None:
@@ -135,7 +135,7 @@ def test_bad_confusions_are_named() -> None:
 def test_given_axes_are_used_and_settings_stay() -> None:
     before = dict(mpl.rcParams)
     left, right = plt.figure().subplots(1, 2)
-    assert compare(NAMES, MEANS, INTERVALS, left) is left
+    assert with_intervals(NAMES, MEANS, INTERVALS, left) is left
     assert confusion(torch.tensor([0, 1]), torch.tensor([1, 1]), ["a", "b"], right) is right
     training_curves(History(EPOCHS, 1, 2.5))
     assert dict(mpl.rcParams) == before

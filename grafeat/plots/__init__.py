@@ -15,13 +15,12 @@ from grafeat.plots.palette import backbone_colours
 from grafeat.plots.pictures import draw_grid, draw_grids, draw_picture
 from grafeat.plots.relevance import draw_dominant, relevance_maps
 from grafeat.plots.sheets import graph_layout
-from grafeat.plots.training import compare, confusion, training_curves
+from grafeat.plots.training import confusion, training_curves, with_intervals
 
 __all__ = [
     "attention_maps",
     "audit_curves",
     "backbone_colours",
-    "compare",
     "comparison",
     "confusion",
     "contenders",
@@ -38,4 +37,5 @@ __all__ = [
     "heatmaps",
     "relevance_maps",
     "training_curves",
+    "with_intervals",
 ]

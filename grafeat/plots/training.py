@@ -1,4 +1,4 @@
-"""Training and its results drawn: learning curves, methods compared, confusions between classes."""
+"""Training and its results drawn: learning curves, means with intervals, confusions between classes."""
 
 from collections.abc import Sequence
 
@@ -73,7 +73,7 @@ def training_curves(history: History) -> Figure:
 
 
 @styled
-def compare(
+def with_intervals(
     names: Sequence[str],
     means: Sequence[float],
     intervals: Sequence[tuple[float, float]],
