@@ -15,7 +15,7 @@ from grafeat.graph import PatchGraph
 
 ReadoutKind = Literal["each", "relation", "attention", "mean"]
 READOUTS: tuple[str, ...] = get_args(ReadoutKind)
-WIDER = 8  # hidden channels of the interplay, in widths of a vertex: narrower ones learn sums of digits more slowly
+WIDER = 8  # hidden channels of the interplay, in widths of a vertex
 PRIOR = 0.01  # pull of calibrated relation embeddings towards 0, in nats
 
 

@@ -27,7 +27,7 @@ PICTURES_SHOWN = 20_000  # of a default training, each picture counted as often 
 EPOCHS = (12, 25)
 STEPS = 160  # of a default training at the least: fewer do not settle
 MIXUP = 0.4
-MANY = 2000  # labelled pictures, from which mixing costs more than it gives
+MANY = 2000  # labelled pictures, from which on none are mixed
 TAUGHT_FROM = 0.3  # share of the steps after which a teacher is worth listening to
 
 

@@ -124,6 +124,16 @@ def test_mixing_and_dropping_can_be_switched_off() -> None:
     assert evaluate(model, GRIDS).accuracy > 0.98
 
 
+@pytest.mark.parametrize(("many", "mixup"), [(B, 0.0), (B + 1, 0.4)])
+def test_many_labelled_pictures_are_not_mixed(many: int, mixup: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "MANY", many)
+    default, given, other = built(), built(), built()
+    fitted(default)
+    fitted(given, mixup=mixup)
+    fitted(other, mixup=0.4 - mixup)
+    assert equal(default, given) and not equal(default, other)
+
+
 def test_the_best_epoch_on_validation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation with scrambled labels gets worse with training: an early epoch is the best."""
     train = task(101, 1)

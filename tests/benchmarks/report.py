@@ -90,7 +90,7 @@ def cells(row: dict[str, str]) -> tuple[str, str]:
 def pointer() -> str:
     """Accuracy on the pointer task."""
     rows = table("pointer.csv")
-    words = "; ".join(f"{row['model']} {float(row['accuracy']):.1%} after {row['seconds']} s" for row in rows)
+    words = "; ".join(f"{row['model']} {float(row['accuracy']):.1%}" for row in rows)
     return f"*Pointer* task (chance 25%): {words}.\n"
 
 
