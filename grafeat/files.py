@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import stat
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,7 +44,8 @@ def write_tensors(
     nbytes = sum(tensor.nbytes for tensor in whole.values())
 
     def content(scratch: Path) -> None:
-        safetensors.torch.save_file(whole, scratch, metadata=header)
+        # save_file would write to one more scratch file, which a kill would leave for ever
+        scratch.write_bytes(safetensors.torch.save(whole, metadata=header))
         _seal(scratch)
 
     return write(path, content, nbytes)
@@ -66,16 +66,14 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None], nbyte
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        scratch.touch(exist_ok=False)
         if callable(content):
             content(scratch)
         else:
             scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-        scratch.chmod(mode)  # safetensors leaves it readable to its owner alone
         settle(scratch)
         os.replace(scratch, path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         kept = "; the file that was there is unchanged" if path.exists() else ""
         size = nbytes if callable(content) else len(content)
         room = "" if size is None else f" with room for {size / 1e6:,.1f} MB"

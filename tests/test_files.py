@@ -7,8 +7,11 @@ import os
 import pickle
 import re
 import resource
+import signal
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +138,28 @@ def test_a_full_disk_leaves_no_new_file(tmp_path: Path) -> None:
     with full_disk(), pytest.raises(OSError, match=r"room for 0\.4 MB; free some space"):
         written(tmp_path / "a.safetensors", {"large": torch.ones(100_003)})
     assert os.listdir(tmp_path) == []
+
+
+KILLED = """
+import resource, signal, sys, torch
+from grafeat.files import write_tensors
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+write_tensors(sys.argv[1], {"large": torch.ones(100_003)}, kind="model", about={})
+"""
+
+
+def test_a_kill_in_the_midst_of_writing_leaves_one_scratch_file_named_after_the_file(tmp_path: Path) -> None:
+    """The kernel kills the process that writes more than it may."""
+    path = written(tmp_path / "a.safetensors")
+    before = path.read_bytes()
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGXFSZ
+    assert path.read_bytes() == before
+    (left,) = {name for name in os.listdir(tmp_path) if name != path.name}
+    assert re.fullmatch(r"\.a\.safetensors\.[0-9a-f]{8}\.part", left)
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync"])
