@@ -46,7 +46,7 @@ class History:
     Attributes:
         epochs: One row for each epoch.
         best: The epoch, from 0, whose weights the model now has.
-        seconds: Duration of the training.
+        seconds: Duration of the training; of one that was interrupted, of all its pieces.
         members: What was seen of each member of a committee, by its backbone's name; it has no epochs of its own then.
     """
 
@@ -81,6 +81,7 @@ class Run:
         best: The best of them, from 0.
         lowest: Its loss on validation.
         kept: The model's state after it.
+        seconds: Duration of the epochs so far.
     """
 
     model: GridModel
@@ -92,6 +93,7 @@ class Run:
     best: int = 0
     lowest: float = math.inf
     kept: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def teacher(self) -> GridModel:
@@ -129,6 +131,7 @@ class Run:
             "rows": [dataclasses.astuple(row) for row in self.rows],
             "best": self.best,
             "lowest": None if math.isinf(self.lowest) else self.lowest,
+            "seconds": self.seconds,
         }
         write_tensors(path, tensors, kind=KIND, about=about)
 
@@ -156,6 +159,7 @@ class Run:
             self.rows = [Epoch(*row) for row in about["rows"]]
             self.best, lowest = int(about["best"]), about["lowest"]
             self.lowest = math.inf if lowest is None else float(lowest)
+            self.seconds = float(about["seconds"])
             torch.default_generator.set_state(tensors["random"])
             if "random cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["random cuda"], self.model.device)

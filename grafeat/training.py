@@ -129,9 +129,11 @@ def fit(
     ) as bar:
         if checkpoint is not None:
             bar.update(_gone_on(run, Path(checkpoint), share))
+            start -= run.seconds  # of the pieces before this one
         while len(run.rows) < epochs:
             train_loss = _trained(run, called, train, unlabelled, share)
             run.add(_epoch(run.teacher, train_loss, val, float(run.schedule.get_last_lr()[0])))
+            run.seconds = time.perf_counter() - start
             if checkpoint is not None and share.process == 0:
                 run.save(checkpoint)
             share.wait()

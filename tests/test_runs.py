@@ -70,6 +70,26 @@ def test_a_finished_training_is_read_back_without_a_step(tmp_path: Path, monkeyp
     assert same(again, whole)
 
 
+def test_the_seconds_are_those_of_all_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only steps move on; those of an epoch that was not finished are lost with it."""
+    path, real, clock, end = tmp_path / "run.safetensors", training.training_loss, [0.0], [11.0]
+
+    def ticking(*given: object, **options: object) -> torch.Tensor:
+        if clock[0] == end[0]:
+            raise Interrupted
+        clock[0] += 1
+        return real(*given, **options)
+
+    monkeypatch.setattr(training, "training_loss", ticking)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    with pytest.raises(Interrupted):
+        fitted(built(), checkpoint=path)  # two epochs of four steps, and three steps of the third
+    end[0] = -1
+    assert fitted(built(), checkpoint=path).seconds == 4 * EPOCHS
+    assert clock[0] == 4 * EPOCHS + 3
+    assert fitted(built(), checkpoint=path).seconds == 4 * EPOCHS  # read back
+
+
 def test_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
     one, other = built(), built()
     fitted(one)
