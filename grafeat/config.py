@@ -17,7 +17,7 @@ class MergeConfig:
         depth: Steps; each is an intra layer and a cross layer.
         heads: Attention heads.
         readout: How the image vector is read: `each`, `relation`, `attention` or `mean`; see `Readout`.
-        queries: Learned queries of the readout.
+        queries: Learned queries of the readout; the interplay has one more, which is even.
         components: Principal components kept of each backbone's channels; all of them where it has fewer.
         shared: Whether all backbones use the same attention layers.
         intra: Whether there are intra layers.
@@ -27,7 +27,7 @@ class MergeConfig:
         backbone_drop: Share of training batches that lack one backbone, in [0, 1).
         hidden: Width of the layers' MLPs; twice `width` if absent.
         positions: Whether patches know their place: rotary angles, and a term in the vertices and in the readout.
-        interplay: Whether the readout `each` adds what several backbones say together and none alone; see `Interplay`.
+        interplay: Whether the readout `each` adds an MLP of the means of all backbones' states; see `Interplay`.
         relations: Whether relation embeddings are learned; else all relations, and all backbones, are equal.
         joint: Whether a step is one layer with one softmax over the patches of all backbones, instead of two.
         classes: Names of the classes; numbered if empty.

@@ -241,12 +241,15 @@ class GraFeatMerge(PatchModel):
     def calibrate(self, val: GridSet) -> None:
         """Chooses on validation pictures how far each backbone's reading is believed; see `Readout.calibrate`."""
         self.eval()
-        found = [self(val[start : start + 256]) for start in range(0, len(val), 256)]
-        if all(name in found[0].own for name in self.config.names):
-            own = torch.stack([torch.cat([out.own[name] for out in found]) for name in self.config.names])
-            merged = torch.cat([out.logits for out in found])
-            labels = val.required_labels("val").to(self.device)
-            self.readout.calibrate(own.float(), labels, merged=merged.float())
+        own, merged = [], []
+        for start in range(0, len(val), 256):
+            out = self(val[start : start + 256])
+            if set(out.own) < set(self.config.names):
+                return
+            own.append(torch.stack([out.own[name] for name in self.config.names]).float())
+            merged.append(out.logits.float())
+        labels = val.required_labels("val").to(self.device)
+        self.readout.calibrate(torch.cat(own, dim=1), labels, merged=torch.cat(merged))
 
     def relation_embeddings(self) -> dict[str, dict[tuple[str, str], float]]:
         """The learned relation embeddings by layer, each layer's centred on its mean.

@@ -26,7 +26,9 @@ class MergeOutput:
             has no vertices.
         own: Logits (b, t) that each backbone's own vertices give by themselves, by name; empty for a model without.
         reading: Weight (b, queries, h, w) of each backbone's patches in the image vector, by name; over the patches of
-            all backbones they sum to 1. They say where the vector is read, which is routing, not importance.
+            all backbones they sum to 1. They say where the vector is read, which is routing, not importance. A merge
+            with an interplay has one query more than it has learned ones, where there are several backbones: the
+            interplay's, the last, weighs all evenly.
         states: Vertex states before the first step and after each, as `vertices`; empty unless asked for.
     """
 

@@ -26,7 +26,8 @@ class Reading:
     Attributes:
         vector: The image vector (b, d).
         own: Each backbone's own vector (b, d), read from its own vertices alone, by name.
-        weights: Weight of each vertex in the image vector (b, queries, n), summing to 1: routing, not importance.
+        weights: Weight of each vertex in the image vector (b, queries, n), each query's summing to 1: routing, not
+            importance. Where there is an interplay, its query is the last, one more than the learned ones.
     """
 
     vector: Float[Tensor, "b d"]
@@ -58,9 +59,10 @@ class PatchReadout(nn.Module):
 
 
 class Interplay(nn.Module):
-    """What several backbones say together and none says alone: MLP(Σ_m U_m·mean_m), of the means of their final states.
+    """What several backbones say together: MLP(Σ_m U_m·mean_m), of the means of their final states.
 
-    It is what concatenation with an MLP would do with these states. Where a backbone is alone, nobody asks for it.
+    It is what concatenation with an MLP would do with these states, so that what no backbone says alone can be said.
+    Where a backbone is alone, or the patches of all others are out, nobody asks for it.
 
     Args:
         names: The backbones that the model knows.
@@ -84,7 +86,7 @@ class Readout(PatchReadout):
 
     A query's logit for a vertex is learned from the vertex's state and from its place, so that queries can specialise
     in regions of the picture. Every kind of readout is Σ_m mass_m · reading_m, where reading_m is what the queries read
-    from backbone m alone. They differ in the mass:
+    from backbone m alone; `each` adds an interplay, if asked for. They differ in the mass:
 
     - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries.
       With equal embeddings the logits are the average of what the backbones say by themselves, an ensemble; an
@@ -158,7 +160,7 @@ class Readout(PatchReadout):
             dim=-1
         )
         shares = dict(zip(graph.names, mass.unbind(dim=-1), strict=True))  # (b, queries) each
-        vector = self._together({name: read[name] * share[..., None] for name, share in shares.items()})
+        vector = self._together({name: read[name] * share[..., None] for name, share in shares.items()}, shares)
         own = {name: self._said(reading, name) for name, reading in read.items()}
         weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
         return Reading(vector, own, weights.mT)
@@ -167,7 +169,8 @@ class Readout(PatchReadout):
         self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
     ) -> Float[Tensor, "b d"]:
         """The image vector, given each patch's weight, and its state behind the norm."""
-        return self._together({name: block @ states[name] for name, block in weights.items()})
+        read = {name: block @ states[name] for name, block in weights.items()}
+        return self._together(read, {name: block.sum(dim=-1) for name, block in weights.items()})
 
     def even(self, graph: PatchGraph) -> dict[str, float]:
         """The mass of each backbone if the logits of all patches were equal: every kind balances counts."""
@@ -199,7 +202,7 @@ class Readout(PatchReadout):
         if merged is not None:
             rest = merged - torch.einsum("m,mbt->bt", self.relation.detach().to(own).softmax(dim=0), own)
         relation = torch.zeros(len(own), device=own.device, requires_grad=True)
-        optimiser = torch.optim.LBFGS([relation], max_iter=50)
+        optimiser = torch.optim.LBFGS([relation], max_iter=50, line_search_fn="strong_wolfe")  # else it overshoots
 
         def loss() -> Tensor:
             optimiser.zero_grad()
@@ -211,11 +214,14 @@ class Readout(PatchReadout):
         optimiser.step(loss)
         self.relation.data.copy_(relation.detach())
 
-    def _together(self, read: Mapping[str, Float[Tensor, "b queries d"]]) -> Float[Tensor, "b d"]:
-        """The image vector from what the queries read from each backbone, times its mass."""
+    def _together(
+        self, read: Mapping[str, Float[Tensor, "b queries d"]], shares: Mapping[str, Float[Tensor, "b queries"]]
+    ) -> Float[Tensor, "b d"]:
+        """The image vector from what the queries read from each backbone, times its mass, and from the masses."""
         vector = torch.stack([self._said(block, name) for name, block in read.items()]).sum(dim=0)
         if self.interplay is not None and self._several(read):
-            vector = vector + self.interplay({name: block[:, -1] for name, block in read.items()})
+            left = torch.stack([share[:, -1:] > 0 for share in shares.values()]).sum(dim=0)  # backbones with patches
+            vector = vector + self.interplay({name: block[:, -1] for name, block in read.items()}) * (left > 1)
         return vector
 
     def _said(self, read: Float[Tensor, "b queries d"], name: str) -> Float[Tensor, "b d"]:

@@ -28,7 +28,7 @@ class Epoch:
 
     Attributes:
         train_loss: Mean training loss, in nats.
-        val_loss: Cross-entropy on the validation pictures, in nats; None without them.
+        val_loss: Cross-entropy on the validation pictures, in nats, before a merge is calibrated; None without them.
         val_accuracy: Accuracy on the validation pictures, in [0, 1]; None without them.
         learning_rate: Learning rate at the end of the epoch.
     """

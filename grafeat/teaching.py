@@ -107,13 +107,14 @@ class _Draw:
     first: Rows
     second: Rows
     weight: float
+    mixing: bool = True
 
     @classmethod
     def of(cls, count: int, mixup: float, share: Share) -> "_Draw":
         own = share.rows(torch.arange(count))
         if not mixup:
             every = torch.arange(len(own))
-            return cls(own, own, every, every, 1.0)
+            return cls(own, own, every, every, 1.0, mixing=False)
         weight = float(Beta(mixup, mixup).sample())
         other = torch.randperm(count)[own]
         needed, at = torch.cat([own, other]).unique(return_inverse=True)
@@ -122,11 +123,12 @@ class _Draw:
 
     def mixed(self, values: Tensor) -> Tensor:
         """Each own row mixed with its other one."""
-        return values if self.weight == 1 else values[self.first].lerp(values[self.second], 1 - self.weight)
+        own = values[self.first]
+        return own if self.weight == 1 else own.lerp(values[self.second], 1 - self.weight)
 
     def grids(self, grids: Sequence[FeatureGrid]) -> tuple[FeatureGrid, ...]:
         """The same of their features."""
-        if self.weight == 1:
+        if not self.mixing:
             return tuple(grids)
         return tuple(
             FeatureGrid.trusted(grid.name, self.mixed(grid.features.float()), grid.field) for grid in grids

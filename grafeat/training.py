@@ -54,6 +54,9 @@ def fit(
 ) -> History:
     """Trains a model on feature grids and leaves it with the weights of its best epoch on validation, in `eval`.
 
+    A merge then settles on the validation pictures how far each backbone's own reading is believed
+    (`GraFeatMerge.calibrate`), so that its figures on them flatter it a little.
+
     AdamW, warm-up and half a cosine; the weights that count are a moving average. Pictures without labels help where
     labels are few: the average, which sees all backbones of a picture, says what it is, and the model and each
     backbone's own reading learn it from mixed pictures. The same seed gives the same result on the same machine; the
@@ -63,8 +66,8 @@ def fit(
     Args:
         model: A `GraFeatMerge`, or another way to mix.
         train: Labelled grids to learn from; of a set with parts, only the training part is looked at.
-        val: Labelled grids on which the best epoch is chosen, by their loss; without them the last one stays. Of a set
-            with parts, only the validation part is looked at.
+        val: Labelled grids on which the best epoch is chosen, by their loss, and a merge calibrated; without them the
+            last epoch stays. Of a set with parts, only the validation part is looked at.
         unlabelled: Grids of more pictures, half a batch of them beside each batch with labels; their labels, if any,
             are not looked at. Of a set with parts, only the part `unlabelled` is looked at, as `few_labels(…,
             rest=True)` makes it.
@@ -102,6 +105,7 @@ def fit(
     if unlabelled is not None and "unlabelled" in unlabelled.parts:
         unlabelled = unlabelled.unlabelled
     labels = _checked(model, train, val, unlabelled)
+    unlabelled = None if unlabelled is None else unlabelled.only(*train.names)  # in the same order
     epochs = _default_epochs(len(train), batch_size) if epochs is None else epochs
     mixup = (MIXUP if len(train) < MANY else 0.0) if mixup is None else mixup
     _check_positive(epochs=epochs, batch_size=batch_size)
@@ -279,6 +283,12 @@ def _epoch(model: GridModel, train_loss: float, val: GridSet | None, learning_ra
 def _checked(model: GridModel, train: GridSet, val: GridSet | None, unlabelled: GridSet | None) -> Rows:
     """The training labels, once all sets are known to fit the model and each other."""
     labels = checked_labels("train", train, model)
+    lacking = [name for name in model.backbones if name not in train.names]
+    if lacking and set(train.names) < set(model.backbones):  # others are refused by the model itself
+        raise ValueError(
+            f"train: has the backbones {', '.join(train.names)}; expected {lacking[0]!r}, too, since the model would "
+            "learn nothing of it; extract with it, or make the model for these grids"
+        )
     if val is not None:
         checked_labels("val", val, model)
     for argument, grids in (("val", val), ("unlabelled", unlabelled)):
@@ -287,9 +297,22 @@ def _checked(model: GridModel, train: GridSet, val: GridSet | None, unlabelled: 
                 f"{argument}: has the backbones {', '.join(grids.names)}, train has {', '.join(train.names)}; expected "
                 "the same; take both from one set"
             )
-    if unlabelled is not None and not len(unlabelled):
-        raise ValueError("unlabelled: got no pictures; expected some; leave it out where there are none")
+    if unlabelled is not None:
+        _check_unlabelled(train, unlabelled)
     return labels
+
+
+def _check_unlabelled(train: GridSet, unlabelled: GridSet) -> None:
+    if not len(unlabelled):
+        raise ValueError("unlabelled: got no pictures; expected some; leave it out where there are none")
+    given = {grid.name: grid for grid in unlabelled[:1].grids}
+    for grid in train[:1].grids:
+        found, expected = (tuple(one.features.shape[1:]) for one in (given[grid.name], grid))
+        if found != expected:
+            raise ValueError(
+                f"unlabelled: has grids of shape {found} of {grid.name!r}, train has {expected}; expected the same; "
+                "extract both with the same backbones"
+            )
 
 
 @contextmanager

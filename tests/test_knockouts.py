@@ -43,8 +43,6 @@ def test_knocking_nothing_out_changes_nothing(readout: str) -> None:
     before = model(grids()).logits
     with knock_out(model, [], GRAPH):
         same(model(grids()).logits, before)
-    with knock_out(model, KnockOut("cross", query="vit", key="vit"), GRAPH):  # a pair that has no cross edges
-        same(model(grids()).logits, before)
     same(model(grids()).logits, before)
 
 
@@ -137,6 +135,8 @@ def test_many_on_one_picture_in_batches() -> None:
     [
         (KnockOut(layer=2), "layer: got 2; expected 0 to 1"),
         (KnockOut(head=3), "head: got 3; expected 0 to 2"),
+        (KnockOut("cross", query="vit", key=("vit", 0, 3)), "got 'vit' and 'vit' for cross edges, of which there"),
+        (KnockOut("intra", query="vit", key="cnn"), "got 'vit' and 'cnn' for intra edges, of which there"),
         (KnockOut(query="resnet"), "query, key: got 'resnet'"),
         (KnockOut(patch=("vit", 0, 5)), "row, column"),
         (tuple(KnockOut(patch=GRAPH.locate(vertex)) for vertex in range(18)), "every patch is out"),
@@ -162,11 +162,34 @@ def test_knockouts_say_what_they_are() -> None:
         KnockOut("self")  # type: ignore[arg-type]
 
 
-def test_as_many_as_pictures_are_needed() -> None:
+@pytest.mark.parametrize("two", [[KnockOut("cross"), KnockOut("intra")], [KnockOut(unread=("vit", 0, 2))] * 2])
+def test_as_many_as_pictures_are_needed(two: list[KnockOut]) -> None:
     model = built()
-    wrong = pytest.raises(ValueError, match="knockouts: got 2 for 5 pictures")
-    with wrong, knock_out(model, [KnockOut("cross"), KnockOut("intra")], GRAPH):
-        model(grids())
+    for seen in (grids(), grids()[:1]):
+        wrong = pytest.raises(ValueError, match=f"knockouts: got 2 for {len(seen)} pictures")
+        with wrong, knock_out(model, two, GRAPH):
+            model(seen)
+
+
+def test_a_kind_of_edge_that_the_model_has_not_is_refused() -> None:
+    """Even a head that none of its layers has: else it would seem that these edges do not matter."""
+    model = gf.GraFeatMerge.for_grids(grids(), num_classes=3, width=12, heads=HEADS, cross=False).double()
+    with pytest.raises(ValueError, match=r"kind: got 'cross'; this model has intra edges; expected one of these"):
+        knocked_logits(model, grids()[:1], [KnockOut("cross")])
+    with pytest.raises(ValueError, match=r"head: got 99; expected 0 to 2"):
+        knocked_logits(model, grids()[:1], [KnockOut("intra", head=99)])
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_who_is_left_alone_by_knock_outs_is_as_alone_as_without_the_others(readout: str) -> None:
+    """In one picture all patches of two of the three are out: nothing is asked of the interplay there."""
+    model, seen = built(readout), grids()
+    out = [tuple(KnockOut(patch=GRAPH.locate(v)) for v in range(18) if v not in range(6)), (KnockOut("cross", head=0),)]
+    with knock_out(model, [out[0], out[1], out[1], out[1], out[1]], GRAPH):
+        found = model(seen).logits
+    same(found[:1], model(seen, without={"vit", "cnn"}).logits[:1])
+    with knock_out(model, out[1], GRAPH):
+        same(found[1:], model(seen).logits[1:])
 
 
 def test_a_patch_that_is_not_read_is_still_attended_to() -> None:

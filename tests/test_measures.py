@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import grafeat as gf
 from grafeat.attention.captured import CapturedAttention
 from grafeat.attention.capturing import capture
 from grafeat.attention.layers import Angles, CrossAttention, IntraAttention, RotaryPositions
@@ -24,6 +25,7 @@ from grafeat.measures import (
     strongest_paths,
     write_graphml,
 )
+from grafeat.measures.centrality import _ranks
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 N = 18
@@ -430,3 +432,24 @@ def test_even_attention_has_a_relative_pagerank_of_one_whatever_the_grids() -> N
     uneven = with_logits(shapes, torch.randn(5, 5, generator=torch.Generator().manual_seed(0)))
     found = flat(pagerank(uneven, layer=0, relative=True)) * flat(plain)
     torch.testing.assert_close(found, flat(pagerank(uneven, layer=0)))
+
+
+def test_without_any_layer_there_is_nothing_to_measure() -> None:
+    """As of a lone backbone in a model without intra layers."""
+    grids = gf.GridSet([gf.FeatureGrid(name, torch.randn(1, 3, 2, 2)) for name in ("a", "b")])
+    model = gf.GraFeatMerge.for_grids(grids, num_classes=2, width=8, heads=2, intra=False)
+    with gf.capture(model) as attention:
+        model(grids, without={"b"})
+    refused = pytest.raises(ValueError, match=r"attention: no layer was captured; expected one or more; capture")
+    with refused:
+        pagerank(attention, layer=0)
+    with refused:
+        strongest_paths(attention, ("a", 0, 0), ("a", 1, 1))
+
+
+def test_who_attends_to_nothing_that_is_followed_goes_anywhere() -> None:
+    """Rows of zeros, as where a joint layer's cross mass is too small for a number."""
+    weights = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    graph = nx.from_numpy_array(weights.numpy(), create_using=nx.DiGraph)
+    expected = torch.tensor(list(nx.pagerank(graph, alpha=0.85, tol=1e-12).values()), dtype=torch.float64)
+    torch.testing.assert_close(_ranks(weights, 0.85), expected, atol=1e-9, rtol=0)

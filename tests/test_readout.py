@@ -327,9 +327,11 @@ def test_calibration_never_raises_the_held_out_loss_above_that_of_equal_weights(
     own = torch.randn(k, b, t, generator=generator) * 10 ** (4 * torch.rand(k, 1, 1, generator=generator) - 1)
     labels = torch.randint(t, (b,), generator=generator)
     made = Readout(tuple("abcdef"[:k]), D, PLACES, queries=Q, kind="each")
-    made.calibrate(own, labels)
-    calibrated = merged_loss(made.relation.detach(), own, labels)
-    assert calibrated <= merged_loss(torch.zeros(k), own, labels) * (1 + 1e-5)
+    for rest in (torch.zeros(b, t), 6 * torch.randn(b, t, generator=generator)):  # what an interplay adds
+        merged = torch.einsum("m,mbt->bt", made.relation.detach().softmax(dim=0), own) + rest
+        made.calibrate(own, labels, merged=merged)
+        calibrated = merged_loss(made.relation.detach(), own + rest, labels)
+        assert calibrated <= merged_loss(torch.zeros(k), own + rest, labels) * (1 + 1e-5)
 
 
 def test_calibration_forgets_what_training_said_and_works_without_gradients() -> None:

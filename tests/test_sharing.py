@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grafeat as gf
-from grafeat import training
+from grafeat import teaching, training
 from grafeat.files import read_tensors
 from grafeat.planted import pointer
 from grafeat.runs import KIND
@@ -48,6 +49,16 @@ def test_each_row_is_one_processs_and_weights_give_the_mean_of_all(count: int, p
     assert seen.sort().values.tolist() == rows.tolist()
     sums = [float(values[share.rows(rows) - 100].sum()) * share.weight(count) for share in shares]
     assert sum(sums) / processes == pytest.approx(float(values.mean()), abs=1e-12)
+
+
+def test_where_nothing_of_others_is_mixed_in_each_process_keeps_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share that is mixed in is drawn, and rounds to 0 now and then where its parameter is small."""
+    monkeypatch.setattr(teaching, "Beta", lambda *_: SimpleNamespace(sample=lambda: torch.ones(())))
+    lesson = teaching.labelled(TRAIN, 4, label_smoothing=0, mixup=0.1, share=Share(Engine(1, 2)))
+    own = lesson.rows
+    assert 0 < len(own) < len(TRAIN) and len(lesson.targets) == len(lesson.weights) == len(own)
+    assert lesson.targets.argmax(dim=1).tolist() == TRAIN.labels[own].tolist()
+    assert torch.equal(lesson.grids[0].features, TRAIN.grids[0].features[own])
 
 
 @pytest.mark.parametrize("processes", [2, 3])

@@ -485,6 +485,24 @@ def test_all_sets_have_the_same_backbones(argument: str) -> None:
         fitted(built(), **{argument: GRIDS.only("lite")})
 
 
+def test_the_training_pictures_are_seen_by_every_backbone_of_the_model() -> None:
+    with pytest.raises(ValueError, match=r"train: has the backbones lite; expected 'vit', too"):
+        fit(built(), GRIDS.only("lite"), epochs=1, progress=False)
+
+
+def test_backbones_may_come_in_another_order_without_labels() -> None:
+    models = [built(), built()]
+    for model, names in zip(models, (("lite", "vit"), ("vit", "lite")), strict=True):
+        fitted(model, GRIDS[:31], unlabelled=GRIDS[31:].only(*names), epochs=4)
+    assert equal(*models)
+
+
+def test_pictures_without_labels_have_the_same_grids() -> None:
+    narrow = gf.FeatureGrid("vit", GRIDS["vit"].features[..., 1:])
+    with pytest.raises(ValueError, match=r"unlabelled: has grids of shape \(.*\) of 'vit', train has \(.*\); expected"):
+        fitted(built(), unlabelled=GridSet([GRIDS["lite"], narrow]))
+
+
 def test_there_must_be_pictures_without_labels_if_they_are_given() -> None:
     with pytest.raises(ValueError, match=r"unlabelled: got no pictures; expected some; leave it out"):
         fitted(built(), unlabelled=GRIDS[:0])

@@ -22,8 +22,9 @@ def capture(
     """Keeps queries and keys of every attention layer while the context is open; outside it, nothing is kept.
 
     The weights rebuilt from them come from the same queries, keys and biases as the fused pass. Of several
-    passes the last one stays. What was captured can be read after the context has ended. Of nested captures
-    of one model the innermost records.
+    passes the last one stays. What was captured can be read after the context has ended, as long as the model
+    is as it was: joint layers' weights are rebuilt with the priors that they have then. Of nested captures of one
+    model the innermost records.
 
     Args:
         model: A model with attention layers, such as `GraFeatMerge`.

@@ -216,10 +216,7 @@ def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: LayerKind
     """Weights without the edges that are out; zero where a row has none left."""
 
     def attend(name: str, logits: Float[Tensor, "b heads queries keys"]) -> Float[Tensor, "b heads queries keys"]:
-        if len(out) not in (1, len(logits)):
-            raise ValueError(
-                f"knockouts: got {len(out)} for {len(logits)} pictures; expected one for all or one for each"
-            )
+        _check_count(len(out), len(logits))
         gone = out[:, :, graph.slices[name]][..., attended_to(name, kind, graph).to(out.device)]
         if gone.shape[2:] != logits.shape[2:]:
             raise ValueError(
@@ -235,9 +232,15 @@ def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: LayerKind
 
 def _unread(gone: Bool[Tensor, "k n"], graph: PatchGraph) -> Callable[[str, Tensor], Tensor]:
     def without(name: str, logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:
+        _check_count(len(gone), len(logits))
         return logits.masked_fill(gone[:, graph.slices[name], None], -torch.inf)
 
     return without
+
+
+def _check_count(knockouts: int, pictures: int) -> None:
+    if knockouts not in (1, pictures):
+        raise ValueError(f"knockouts: got {knockouts} for {pictures} pictures; expected one for all or one for each")
 
 
 def _vertices(graph: PatchGraph, end: End) -> Bool[Tensor, " n"]:
@@ -275,6 +278,28 @@ def _check(model: PatchModel, knockouts: Sequence[KnockOut], graph: PatchGraph) 
     for one in knockouts:
         if one.layer is not None and not 0 <= one.layer < model.depth:
             raise ValueError(f"layer: got {one.layer}; expected 0 to {model.depth - 1}; count from 0")
+        if one.head is not None and not 0 <= one.head < model.heads:
+            raise ValueError(f"head: got {one.head}; expected 0 to {model.heads - 1}; count from 0")
+        if one.kind is not None and one.kind not in model.kinds:
+            raise ValueError(
+                f"kind: got {one.kind!r}; this model has {' and '.join(model.kinds) or 'no'} edges; expected one of "
+                "these; leave this knock-out away"
+            )
+        if _contradicts(one):
+            raise ValueError(
+                f"query, key: got {_backbone(one.query)!r} and {_backbone(one.key)!r} for {one.kind} edges, of which "
+                "there are none between these; expected one backbone for 'intra', two for 'cross'; leave kind out"
+            )
+
+
+def _contradicts(one: KnockOut) -> bool:
+    """Whether both ends are named, and no edge of the kind joins them."""
+    query, key = _backbone(one.query), _backbone(one.key)
+    return None not in (one.kind, query, key) and (query == key) != (one.kind == "intra")
+
+
+def _backbone(end: End) -> str | None:
+    return end if end is None or isinstance(end, str) else end[0]
 
 
 def _said(end: End) -> str:

@@ -21,7 +21,8 @@ Masses = dict[tuple[str, str], list[float]]
 def routing(model: PatchModel, grids: GridSet, batch_size: int) -> pd.DataFrame:
     """Mass of each backbone's patches in the readout and in each cross or joint layer, mean over the pictures.
 
-    Each layer's weights are summed as soon as they are computed, so that none are kept.
+    Each layer's weights are summed as soon as they are computed, so that none are kept. The mass in the readout is the
+    mean over its queries, an interplay's even one included.
 
     Args:
         model: The model; no edge of it may be knocked out.

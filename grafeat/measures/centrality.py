@@ -59,8 +59,8 @@ def pagerank(
 
 def _ranks(weights: Float[Tensor, "n n"], damping: float) -> Float[Tensor, " n"]:
     """How often a walker is on each vertex, by power iteration."""
-    links = weights / weights.sum(dim=1, keepdim=True)
-    n = len(links)
+    n, sums = len(weights), weights.sum(dim=1, keepdim=True)
+    links = torch.where(sums > 0, weights / sums, 1 / n)  # where nothing is followed, anywhere is as good
     before, ranks = torch.zeros(n, dtype=torch.float64), torch.full((n,), 1 / n, dtype=torch.float64)
     while float((ranks - before).abs().sum()) > SETTLED:
         before, ranks = ranks, damping * (ranks @ links) + (1 - damping) / n

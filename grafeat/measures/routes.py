@@ -10,7 +10,7 @@ from torch import Tensor
 from grafeat.attention.captured import CapturedAttention
 from grafeat.attention.layers import kind_of
 from grafeat.graph import Kind, Patch, PatchGraph
-from grafeat.measures.weights import matrix, of_kinds
+from grafeat.measures.weights import check_layers, matrix, of_kinds
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def strongest_paths(
     start, end = (attention.graph.vertex(*Patch(*place)) for place in (source, target))
     best = torch.full((attention.graph.num_vertices, count), -torch.inf, dtype=torch.float64)
     best[start, 0] = 0
+    check_layers(attention)
     layers = max(attention.layers(kind) for kind in attention.kinds)
     trail = []
     for layer in range(layers):

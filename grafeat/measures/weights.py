@@ -23,6 +23,15 @@ def matrix(
     return weights
 
 
+def check_layers(attention: CapturedAttention) -> None:
+    """Refuses what has no layer at all, as of a lone backbone in a model without intra layers."""
+    if not attention.kinds:
+        raise ValueError(
+            "attention: no layer was captured; expected one or more; capture a model with intra layers, or with two "
+            "backbones"
+        )
+
+
 def same_backbone(graph: PatchGraph) -> Bool[Tensor, "n n"]:
     """Which pairs of vertices are of one backbone."""
     sizes = torch.tensor(list(graph.sizes.values()))
@@ -32,6 +41,7 @@ def same_backbone(graph: PatchGraph) -> Bool[Tensor, "n n"]:
 
 def of_kinds(attention: CapturedAttention, kinds: Collection[Kind]) -> Bool[Tensor, "n n"]:
     """Which pairs of vertices are joined by an edge of these kinds; a kind without layers joins none."""
+    check_layers(attention)
     there = [kind for kind in attention.kinds if kind in kinds]
     if not there or set(kinds) - set(KINDS):
         raise ValueError(
