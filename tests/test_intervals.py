@@ -1,4 +1,4 @@
-"""Intervals are those of scipy, and cover what they promise to cover."""
+"""Intervals are those of scipy, cover what their docstrings say, and draw groups of pictures as one."""
 
 import math
 
@@ -152,6 +152,77 @@ def test_seeds_widen_the_interval_where_trainings_differ() -> None:
     found = paired_difference(first, second, draws=1000)
     assert found.value == pytest.approx(1 / 3)
     assert (found.low, found.high) == (0, 1)
+
+
+@pytest.mark.parametrize(("by_seed", "covers"), [(1.0, (0.78, 0.92)), (0.3, (0.9, 0.97))])
+def test_it_covers_what_it_says(by_seed: float, covers: tuple[float, float]) -> None:
+    """Differences around 0 of five seeds that differ much more than the pictures, and about as much as their mean."""
+    generator, hits = torch.Generator().manual_seed(0), 0
+    for number in range(300):
+        of_seed, of_picture, rest = (torch.randn(shape, generator=generator) for shape in ((5, 1), (1, 53), (5, 53)))
+        difference = by_seed * of_seed + of_picture + rest
+        found = paired_difference(difference, torch.zeros(5, 53), draws=200, seed=number)
+        hits += found.low <= 0 <= found.high
+    assert covers[0] < hits / 300 < covers[1]
+
+
+# Of pictures in groups
+
+
+def test_a_group_is_drawn_as_one_and_the_mean_is_of_the_pictures_drawn() -> None:
+    """Groups of one and of three pictures: drawn together or one of them twice, by hand."""
+    values, groups = torch.tensor([[[1.0, 0, 0, 1]]]), torch.tensor([7, 3, 3, 3])
+    counts = torch.cat([by_picture for _, by_picture in draws_of(1, 4, groups=groups, draws=97)])
+    assert {tuple(row) for row in counts.int().tolist()} == {(1, 1, 1, 1), (2, 0, 0, 0), (0, 2, 2, 2)}
+    drawn = drawn_together(values, groups=groups, draws=97)[:, 0]
+    expected = {(1, 1, 1, 1): 2 / 4, (2, 0, 0, 0): 2 / 2, (0, 2, 2, 2): 2 / 6}
+    assert drawn.tolist() == pytest.approx([expected[tuple(row)] for row in counts.int().tolist()])
+
+
+def test_without_groups_every_number_is_as_it_was() -> None:
+    values = torch.rand(2, 3, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(7)
+    seeds = torch.randint(3, (23, 3), generator=generator)
+    pictures = torch.randint(11, (23, 11), generator=generator)
+    by_seed, by_picture = (
+        torch.zeros(23, size, dtype=torch.float64).scatter_add_(1, rows, torch.ones(23, size, dtype=torch.float64))
+        for rows, size in ((seeds, 3), (pictures, 11))
+    )
+    by_training = (values.flatten(0, 1) @ by_picture.mT).view(2, 3, -1)
+    assert torch.equal(drawn_together(values, draws=23, seed=7), (by_training * by_seed.mT).sum(dim=1).mT / 33)
+
+
+def test_one_group_for_each_picture_draws_as_without_groups() -> None:
+    first, second = torch.rand(2, 3, 211, generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(211, generator=torch.Generator().manual_seed(2))
+    alone = paired_difference(first, second)
+    grouped = paired_difference(first, second, groups=order)
+    assert grouped != alone  # by other numbers
+    width = alone.high - alone.low
+    assert grouped.value == alone.value
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high), abs=0.05 * width)
+
+
+def test_groups_widen_the_interval_where_their_pictures_agree() -> None:
+    """Five copies of each picture say no more than one: the interval is that of the pictures without their copies."""
+    first, second = wrong(0.2, 3, 101), wrong(0.3, 3, 101, seed=1)
+    once = paired_difference(first, second, draws=4000)
+    five, other = (right.repeat_interleave(5, dim=1) for right in (first, second))
+    groups = torch.arange(101).repeat_interleave(5)
+    grouped = paired_difference(five, other, groups=groups, draws=4000)
+    apart = paired_difference(five, other, draws=4000)
+    width = once.high - once.low
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high), abs=0.05 * width)
+    assert apart.high - apart.low < 0.8 * width
+
+
+@pytest.mark.parametrize("count", [10, 12])
+def test_groups_of_other_pictures_are_refused(count: int, unchecked: None) -> None:
+    right, groups = wrong(0.2, 3, 11), torch.arange(count)
+    with pytest.raises(ValueError, match=rf"groups: got {count}; expected one for each of the 11 pictures; number"):
+        paired_difference(right, right, groups=groups)
+    with pytest.raises(ValueError, match=rf"groups: got {count}; expected one"):
+        drawn_together(right[None].double(), groups=groups)
 
 
 def test_the_draw_is_seeded_and_leaves_the_global_random_state_alone() -> None:

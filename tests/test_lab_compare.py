@@ -126,6 +126,22 @@ def test_what_cannot_be_compared_is_refused(options: dict[str, object], message:
         compared(options.pop("tasks", task()), **options)
 
 
+@pytest.mark.filterwarnings("ignore:task 'made up' has one backbone")
+@pytest.mark.parametrize("wanted", [[], ["add", "ensemble"]])
+def test_where_no_contender_is_left_that_is_said(wanted: list[str]) -> None:
+    with pytest.raises(ValueError, match="contenders: got none that fits task 'made up'; expected ways for as many"):
+        compared(task(backbones=["classes"]), wanted)
+
+
+def test_groups_of_test_pictures_reach_the_table() -> None:
+    made = grids()
+    groups = [row // 4 for row in range(len(made.test))]
+    alone, grouped = (compared(Task("a", made, groups=given), FEW).rows for given in (None, groups))
+    assert alone["mean"].tolist() == grouped["mean"].tolist()
+    assert alone["low"].tolist() != grouped["low"].tolist()
+    assert set(grouped["p to concat"]) == {""} != set(alone["p to concat"])
+
+
 def test_tasks_of_one_name_and_what_is_no_task_are_refused(unchecked: None) -> None:
     with pytest.raises(ValueError, match="tasks: got 'made up' 2 times"):
         compared([task(), task()], ["linear"])

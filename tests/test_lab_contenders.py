@@ -130,6 +130,17 @@ def test_two_of_one_name_are_refused() -> None:
         chosen(task(), ["merge", Contender("merge")], controlled=False)
 
 
+def test_two_of_the_kind_that_is_judged_are_refused() -> None:
+    deep = Contender("deep", "merge", options={"depth": 3}, kind="merge")
+    with pytest.raises(
+        ValueError, match=r"contenders: got 'merge' and 'deep', all of kind 'merge'; expected one.* kind='control'"
+    ):
+        chosen(task(), ["merge", "concat", deep], controlled=True)
+    with pytest.raises(ValueError, match="got 'merge' and 'again'"):
+        chosen(task(), ["merge", Contender("again", "merge")], controlled=False)
+    assert [one.kind for one in chosen(task(), ["concat", deep], controlled=False)[0]] == ["way", "merge"]
+
+
 # One's own
 
 

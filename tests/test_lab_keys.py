@@ -11,7 +11,7 @@ from grafeat.fusion import mix
 from grafeat.fusion.budget import learned
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.lab import keys as module
-from grafeat.lab.contenders import Contender, contenders, controls, single
+from grafeat.lab.contenders import Builder, Contender, contenders, controls, single
 from grafeat.lab.keys import Keys
 from grafeat.lab.lessons import Lesson
 from grafeat.lab.task import Task
@@ -139,6 +139,48 @@ def test_shapes_are_built_once() -> None:
     asked, found = task(), Keys()
     one, other = Lesson(single("classes"), (asked,), 0), Lesson(single("classes"), (asked,), 1)
     assert found.outlined(one) is found.outlined(other)
+
+
+def of_way(way: str, level: object = 1) -> Builder:
+    def build(seen: GridSet, num_classes: int, seed: int) -> torch.nn.Module:
+        return mix(way, seen, num_classes=num_classes, seed=seed) if level else None
+
+    return build
+
+
+def test_a_builder_that_was_edited_is_another_key() -> None:
+    """Though its model looks the same."""
+    builders = [
+        of_way("linear"),
+        of_way("linear", 2),
+        lambda seen, classes, seed: mix("linear", seen, num_classes=classes, seed=seed),
+        lambda seen, classes, seed: mix("linear", seen, num_classes=classes, seed=2 * seed),
+    ]
+    known = [key(Contender("mine", build)) for build in builders]
+    assert len({one["builder"] for one in known}) == 4 and len({str(one["model"]) for one in known}) == 1
+    assert key(Contender("mine", of_way("linear"))) == known[0]
+
+
+def test_a_builder_that_cannot_be_recognised_is_trained_anew_in_each_run() -> None:
+    mine = Lesson(Contender("mine", of_way("linear", object())), (task(),), 0)
+    one, other = Keys(), Keys()
+    with pytest.warns(UserWarning, match=r"way: the builder of 'mine' cannot be recognised in a later run"):
+        assert one.key(mine, mine.task) == one.key(mine, mine.task)
+        assert one.key(mine, mine.task) != other.key(mine, mine.task)
+
+
+def test_only_own_builders_have_a_key_for_their_code() -> None:
+    assert "builder" in key(Contender("mine", of_way("linear"))) and "builder" not in key("linear")
+    assert list(key("linear")) == ["lab", "way", "model", "seed", "fit", "constants", "train", "val", "test"]
+
+
+def test_an_error_of_a_builder_names_task_and_contender() -> None:
+    def broken(seen: GridSet, num_classes: int, seed: int) -> torch.nn.Module:
+        raise KeyError("no such backbone")
+
+    with pytest.raises(KeyError, match="no such backbone") as raised:
+        key(Contender("mine", broken))
+    assert raised.value.__notes__ == ["task 'made up', 'mine': its builder was given 2 pictures"]
 
 
 def test_an_own_builder_is_asked_for_its_shape() -> None:

@@ -12,6 +12,7 @@ import grafeat as gf
 from grafeat.fusion import WAYS
 from grafeat.lab import Task
 from grafeat.lab.lessons import trainings
+from grafeat.lab.said import difference
 from grafeat.shifts import SHIFTS
 
 BENCHMARKS = Path(report.__file__).parent
@@ -126,7 +127,7 @@ def test_the_best_that_is_no_control_is_bold_and_the_merge_is_held_against_its_r
         assert {cells[0] for cells in contenders if cells[column].startswith("**")} == best
         merge = ways[ways["kind"] == "merge"].iloc[0]
         assert gains[0] == "*merge minus best rival, points*"
-        assert gains[column].startswith(f"{100 * merge['to best rival']:+.1f} (")
+        assert gains[column].startswith(difference(merge.to_dict(), "best rival"))
         assert gains[column].endswith(f"), {merge['best rival']}")
         assert outside[0] == "*merge minus best outsider, points*"
         assert outside[column].endswith(f"), {merge['best outsider']}")

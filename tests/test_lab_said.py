@@ -12,7 +12,8 @@ NAN = float("nan")
 
 def row(contender: str, mean: float, kind: str = "way", rival: str = "ensemble", **ends: tuple[float, ...]) -> dict:
     made = {"task": "digits", "contender": contender, "kind": kind, "mean": mean, "low": mean - 0.01,
-            "high": mean + 0.01, "best rival": rival, "best outsider": rival}  # fmt: skip
+            "high": mean + 0.01, "best rival": rival, "best outsider": rival,
+            "measure": "accuracy", "seeds": "0 1 2"}  # fmt: skip
     for other in ("concat", "ensemble", "best rival", "best outsider", "merge"):
         given = ends.get(other.replace(" ", "_"), (NAN, NAN, NAN))
         made |= dict(zip((f"to {other}", f"to {other} low", f"to {other} high"), given, strict=True))
@@ -88,10 +89,28 @@ def test_all_tasks_in_a_sentence() -> None:
     assert summary([paid, lost, even, none, paid]) == (
         "Against the best other way, chosen on validation, merging paid on 2 of 4 tasks, lost on 1, and made no sure "
         "difference on 1. Concatenation wins against the merge on 1: digits. The ensemble wins against the merge on 1: "
-        "digits."
+        "digits. Each interval is of one task by itself, not corrected for their number."
     )
-    assert summary([paid]).startswith("Against the best other way, chosen on validation, merging paid on 1 of 1 task,")
+    assert summary([paid]) == (
+        "Against the best other way, chosen on validation, merging paid on 1 of 1 task, lost on 0, and made no sure "
+        "difference on 0."
+    )
     assert summary([none]) == "Nothing can be said of merging: no task has both a merge and a rival."
+
+
+def test_one_seed_says_nothing_of_another_trainings_luck() -> None:
+    several = judged(table((0.01, 0.004, 0.02)))
+    alone = judged(table((0.01, 0.004, 0.02)).assign(task="sums", seeds="7"))
+    assert (several.seeds, alone.seeds) == (3, 1)
+    assert summary([alone]).endswith(" There is one seed: its intervals hold nothing of another training's luck.")
+    assert " There is one seed on sums: its intervals" in summary([several, alone])
+    assert "seed" not in summary([several, several])
+
+
+@pytest.mark.parametrize("measure", ["knn_auroc", "mahalanobis_auroc", "retrieval", "accuracy"])
+def test_a_rival_that_is_chosen_by_another_measure_is_said_to_be(measure: str) -> None:
+    said = judged(table((0.01, 0.004, 0.02)).assign(measure=measure)).sentence
+    assert ("the best other way on validation (by accuracy): " in said) == measure.endswith("auroc")
 
 
 def test_figures_as_they_are_printed() -> None:

@@ -104,6 +104,24 @@ def test_aurocs_of_pictures_drawn_anew_are_those_of_scikit_learn() -> None:
             assert float(found[draw, method]) == pytest.approx(expected, abs=1e-12)
 
 
+def test_aurocs_of_groups_are_those_of_their_pictures_as_often_as_they_are_drawn() -> None:
+    anomalous, groups = torch.arange(B) % 3 == 0, torch.arange(B) // 4
+    values = scores(2, 1, 1, B)
+    found = drawn_auroc(values, anomalous, groups=groups, draws=17, seed=5)
+    ((_, by_picture),) = draws_of(1, B, groups=groups, draws=17, seed=5)
+    assert all(len(row[groups == 2].unique()) == 1 for row in by_picture)
+    expected = [roc_auc_score(anomalous, values[0, 0], sample_weight=one) for one in by_picture]
+    assert found[:, 0].tolist() == pytest.approx(expected, abs=1e-12)
+    runs = [[Measured("knn_auroc", scores=values[0, 0], anomalous=anomalous)]]
+    assert torch.equal(drawn_figures(runs, groups=groups), drawn_auroc(values, anomalous, groups=groups))
+
+
+def test_figures_of_groups_are_drawn_by_group() -> None:
+    """Two groups, one right and one wrong: each draw is all right, half right or all wrong."""
+    runs = [[Measured("accuracy", values=torch.arange(6).div(3, rounding_mode="floor").double())]]
+    assert set(drawn_figures(runs, groups=torch.arange(6) // 3)[:, 0].tolist()) == {0, 0.5, 1}
+
+
 def test_scores_without_ties_take_the_short_way_to_the_same() -> None:
     generator = torch.Generator().manual_seed(1)
     values, anomalous = torch.randn(1, 1, B, generator=generator), torch.arange(B) % 2 == 0

@@ -175,6 +175,8 @@ def test_photographs_in_the_test_show_what_no_other_part_shows(tasks: dict[str, 
     objects = {part: set(getattr(task.pictures, part).objects) for part in ("train", "val", "test")}
     assert not objects["test"] & (objects["train"] | objects["val"])
     assert task.pictures.pictures.shape == (113, 3, 112, 112)
+    assert task.groups == task.pictures.test.objects and len(task.groups) > len(objects["test"])
+    assert all(other.groups is None for other in tasks.values() if other is not task)
 
 
 @pytest.mark.parametrize("measure", ["knn", "mahalanobis"])

@@ -181,6 +181,13 @@ def test_a_part_of_the_merge_may_be_the_best_rival_and_is_no_outsider() -> None:
     assert "best outsider" not in Judged(made.task, only, SEEDS).rivals
 
 
+def test_a_merge_with_other_options_is_no_outsider() -> None:
+    made = judged()
+    shallow = Contender("ensemble", "merge", options={"depth": 1}, kind="way")
+    found = Judged(made.task, made.results | {"ensemble": (shallow, made.results["ensemble"][1])}, SEEDS).rivals
+    assert found["best rival"] == "ensemble" and found["best outsider"] == "concat"
+
+
 def test_labels_of_the_test_do_not_choose_the_rival() -> None:
     task = Task("made up", grids(401))
     labels = task.grids.labels.clone()
@@ -231,6 +238,32 @@ def test_validation_is_by_the_tasks_measure_where_that_can_be_taken(measure: str
     short = replace(one, val_logits=one.val_logits[:5], val_vectors=one.val_vectors[:5])
     accuracy = accuracy_score(few, short.val_logits.argmax(dim=1))
     assert validation(measure, short, few)[0] == pytest.approx(accuracy)
+
+
+# Pictures in groups
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "retrieval", "knn_auroc"])
+def test_groups_change_intervals_alone_and_leave_mcnemar_out(measure: str) -> None:
+    task = anomalies() if measure == "knn_auroc" else Task("made up", grids(401), measure=measure)
+    alone = rows([judged(task)])
+    grouped = rows([judged(replace(task, groups=[row // 5 for row in range(len(task.tested))]))])
+    ends = [column for column in COLUMNS if column.split()[-1] in ("low", "high")]
+    tests = [column for column in COLUMNS if column.startswith(("p to", "Holm"))]
+    same = [column for column in COLUMNS if column not in (*ends, *tests, "CUR")]
+    assert grouped[same].equals(alone[same])
+    assert not any(grouped[column].equals(alone[column]) for column in ("low", "to merge high", "gap low", "CUR"))
+    assert set(grouped[tests].to_numpy().flatten()) == {""}
+    assert (alone["p to concat"] != "").any() == (measure == "accuracy")
+
+
+def test_a_task_with_groups_does_not_count_among_those_that_are_tested() -> None:
+    one, other = judged(), judged(Task("another", grids(301)), {"merge": 0.72})
+    grouped = judged(replace(other.task, groups=list(range(len(other.task.tested)))), {"merge": 0.72})
+    columns = ["p to ensemble", "Holm p to ensemble"]
+    found = rows([one, grouped])
+    assert found[found["task"] == "made up"][columns].equals(rows([one])[columns])
+    assert set(found[found["task"] == "another"]["p to ensemble"]) == {""}
 
 
 # Tests, corrected

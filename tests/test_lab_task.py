@@ -86,6 +86,22 @@ def test_retrieval_needs_two_of_each_class(measure: str) -> None:
     assert Task("t", made(), test=made(labels=torch.tensor([0, 0, 2, 2]), parts=None), measure=measure)  # 1 has none
 
 
+def test_groups_of_test_pictures_are_numbered_as_they_come() -> None:
+    names = [("dog", 3), "cat", ("dog", 3), *("bird",) * 15]
+    task = Task("t", made(), groups=names)
+    assert task.grouped.tolist() == [0, 1, 0, *(2,) * 15]
+    assert repr(task).endswith("accuracy on 18 pictures in 3 groups)")
+    assert Task("t", made()).grouped is None
+    other = made(("a", "b", "random"), LABELS[:4], parts=None, classes=["0", "1", "2"])
+    assert Task("t", made(), test=other, groups=[5, 5, 3, 3]).grouped.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("groups", [torch.arange(18), [[1]] * 18])
+def test_groups_that_are_no_names_are_refused(groups: Any, unchecked: None) -> None:
+    with pytest.raises(TypeError, match=r"task 't': groups: got a (Tensor|list) among them; expected names or numbers"):
+        Task("t", made(), groups=groups)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -95,6 +111,8 @@ def test_retrieval_needs_two_of_each_class(measure: str) -> None:
         ({"backbones": []}, r"task 't': backbones: got none"),
         ({"per_class": 14}, r"task 't': per_class: got 14, but class '0' has 13 training pictures"),
         ({"per_class": 0}, r"task 't': per_class, val: got 0"),
+        ({"groups": ["a"] * 17}, r"task 't': groups: got 17; expected 18, one for each test picture in their order"),
+        ({"groups": ["a"] * 18}, r"task 't': groups: got 'a' for every test picture; expected 2 or more groups"),
         ({"pictures": pictures(parts=None)}, r"task 't': pictures: got PictureSet.* expected the 66 pictures"),
         ({"pictures": PictureSet(torch.zeros(COUNT, 1, 2, 2), LABELS.flip(0), parts=PARTS)}, r"pictures: got"),
     ],

@@ -48,6 +48,16 @@ def test_other_trainings_widen_the_intervals() -> None:
     assert widths[1] > widths[0]
 
 
+def test_groups_of_pictures_that_agree_widen_the_intervals() -> None:
+    right = (torch.rand(3, 2, 31, generator=torch.Generator().manual_seed(0)) < 0.6).repeat_interleave(5, dim=2)
+    subsets, groups = (("a", "b"), ("a",), ("b",)), torch.arange(31).repeat_interleave(5)
+    apart, together = utilisation(subsets, right), utilisation(subsets, right, groups=groups)
+    for name in ("a", "b"):
+        one, other = apart.rates[name], together.rates[name]
+        assert one.value == other.value
+        assert other.high - other.low > one.high - one.low
+
+
 def test_one_backbone_has_an_accuracy_and_nothing_to_leave_out() -> None:
     found = utilisation((("a",),), torch.ones(1, 2, 5, dtype=torch.bool))
     assert (found.subsets, found.rates, found.gap) == ({"a": 1.0}, {}, None)

@@ -75,6 +75,8 @@ def test_each_task_has_a_panel_and_one_may_be_chosen() -> None:
     assert len(comparison(found, tasks=["blind sums", "digits"]).axes) == 2
     with pytest.raises(ValueError, match="task: got 'cloths'"):
         comparison(found, tasks="cloths")
+    with pytest.raises(ValueError, match="tasks: got none; expected some of digits, clothes, blind sums; leave it out"):
+        comparison(found, tasks=[])
 
 
 def test_nothing_is_drawn_outside_the_figure_or_over_another_panel() -> None:

@@ -17,7 +17,8 @@ class Linear(Mixer):
 
     The image vector is what the layer reads: the standardised, reduced and pooled features themselves, of which nothing
     is learned. A backbone that is left out gives zeros, which is the mean of the standardised features. There is no
-    width to choose.
+    width to choose. `fit` trains it as it does all others, for so many epochs, and so not until it has converged, as a
+    logistic regression would be.
 
     Args:
         backbones: Channels of each backbone, by name.

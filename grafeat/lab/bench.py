@@ -14,7 +14,7 @@ from grafeat.fusion import Committee
 from grafeat.grids import GridSet
 from grafeat.lab.cells import Cell, Key, digest, now, path_of, read_cell, write_cell
 from grafeat.lab.contenders import SCRATCH
-from grafeat.lab.keys import REST, Keys
+from grafeat.lab.keys import REST, Keys, built
 from grafeat.lab.learners import GridLearner, Learner, PictureLearner, together
 from grafeat.lab.lessons import Lesson
 from grafeat.lab.scratch import train_from_scratch
@@ -114,7 +114,7 @@ class Bench:
     def _model(self, lesson: Lesson, given: GridSet) -> GridModel:
         """The model, standardised from the pictures given to learn from, with labels or without."""
         if not isinstance(lesson.contender.way, str):
-            return lesson.contender.way(given, lesson.task.num_classes, lesson.seed)
+            return built(lesson.contender, lesson.task, given, seed=lesson.seed)
         shape: Any = self.keys.outlined(lesson)  # every way that is no committee is made `of` a configuration
         return type(shape).of(shape.config, given, seed=lesson.seed)
 

@@ -14,7 +14,7 @@ from grafeat.lab.cells import Cell
 from grafeat.lab.comparison import Comparison
 from grafeat.lab.contenders import Contender
 from grafeat.lab.keys import Keys
-from grafeat.lab.lessons import lessons
+from grafeat.lab.lessons import Lesson, lessons
 from grafeat.lab.table import Judged, rows
 from grafeat.lab.task import Task
 
@@ -36,9 +36,21 @@ def compare(
 ) -> Comparison:
     """Trains every way to mix on the same labels and says, with intervals, whether merging pays.
 
-    Each contender is trained with the defaults of `fit`, once for each seed, which draws the labels as well; tasks that
-    differ only in their test share their trainings. An ensemble costs no training: it is put together from the trained
-    singles. No label of a test is looked at before all is trained.
+    Each contender is trained with the defaults of `fit`, once for each seed. The seed draws the labels of tasks with
+    `per_class`; of the others all seeds learn from the same pictures, and the seed decides the initial weights and the
+    order of the pictures. Tasks that differ only in their test share their trainings. No label of a test is looked at
+    before all is trained.
+
+    Every way chooses its best epoch on the validation labels. The merge and those made of its parts (`joint`,
+    `intra_only`, `cross_only`, and those controls) settle one weight for each backbone there as well; see
+    `GridModel.calibrate`.
+
+    An ensemble costs no training: it is put together from the trained singles. For retrieval and an AUROC its vectors
+    are their image vectors side by side.
+
+    Intervals are percentiles over seeds and pictures that are drawn anew together. With five seeds they cover somewhat
+    less than 95% where the seeds differ more than the pictures, and about 85% where they differ much more. Where the
+    test pictures of a task come in groups, whole groups are drawn, and there is no McNemar's p.
 
     Args:
         tasks: What is to be learned; grids with the parts `train`, `val` and `test` are one task.
@@ -50,7 +62,7 @@ def compare(
             kept if None.
         controls: Whether the controls are in the table as well, on all tasks or on those that are named.
         parameters: Whether ways with a free width get as many parameters as the merge (`matched`), or their `own`
-            default. The table reports each number.
+            default. Of an ensemble, each member gets as many as the merge. The table reports each number.
         epochs: Of every training; the defaults of `fit` if None.
         device: Where to train; the CPU by default.
         progress: Whether to show a progress bar.
@@ -59,20 +71,23 @@ def compare(
         The table, which prints, draws and exports itself, and says in words what it shows.
 
     Raises:
-        ValueError: If there is no task or seed, two share a name, a contender is unknown, or a training fails.
+        ValueError: If there is no task or seed, two share a name, a contender is unknown, two are of the kind `merge`,
+            none fits any task, or a training fails.
         OSError: If the folder cannot be written.
 
     Warns:
         UserWarning: If a task has one backbone only, where the ways that need more are left out; if a file in the
-            folder is damaged or foreign, which is then made anew.
+            folder is damaged or foreign, which is then made anew; if an own builder cannot be recognised in a later
+            run.
 
-    Source: seeds and pictures are drawn anew together: Davison and Hinkley, Bootstrap Methods and their Application,
-    1997. Choosing the rival on validation, and correcting tests over tasks: Demšar, JMLR 2006.
+    Source: crossed seeds and pictures, each drawn anew: Owen, The pigeonhole bootstrap, Annals of Applied Statistics
+    2007. Choosing the rival on validation, and correcting tests over tasks: Demšar, JMLR 2006.
     """
     listed, numbers = _checked_tasks(tasks), _checked_seeds(seeds)
     _check_choices(listed, controls, parameters)
     wanted = [contenders] if isinstance(contenders, str | Contender) else contenders
     groups = lessons(listed, wanted, numbers, controls=controls)
+    _check_some(groups, listed)
     keys = Keys(matched=parameters == "matched", epochs=epochs)
     bench = Bench(None if folder is None else Path(folder), keys=keys, device=device)
     found: dict[str, dict[str, tuple[Contender, list[Cell]]]] = {task.name: {} for task in listed}
@@ -126,6 +141,15 @@ def _check_choices(tasks: Sequence[Task], controls: bool | Collection[str], para
     strange = [] if isinstance(controls, bool) else [name for name in controls if name not in names]
     if strange:
         raise ValueError(f"controls: got {strange[0]!r}; expected True, False or some of {', '.join(names)}")
+
+
+def _check_some(groups: Sequence[Sequence[Lesson]], tasks: Sequence[Task]) -> None:
+    if not any(groups):
+        names = ", ".join(repr(task.name) for task in tasks)
+        raise ValueError(
+            f"contenders: got none that fits task {names}; expected ways for as many backbones as it has; leave "
+            "contenders out for all that fit"
+        )
 
 
 def _check_different(argument: str, given: Sequence[object]) -> None:

@@ -25,12 +25,12 @@ class Comparison:
 
     Attributes:
         rows: One row for each task and contender: the mean of the task's measure with its 95% interval (seeds and
-            pictures drawn anew together); what the row is better by than `concat`, `ensemble`, the best rival (the way
-            that was best on validation), the best outsider (the same among ways that are not the merge with one part
-            changed) and the merge, in pairs and with intervals; for the merge, McNemar's exact p
-            for each seed, also corrected over the tasks by Holm's method; parameters, mean duration of a training and
-            of an inference; CUR of each backbone, their spread and the accuracy of every subset; seeds, pictures,
-            versions and date.
+            pictures, or a task's groups of pictures, drawn anew together); what the row is better by than `concat`,
+            `ensemble`, the best rival (the way that was best on validation), the best outsider (the same among ways
+            that are not the merge with one part changed) and the merge, in pairs and with intervals; for the merge,
+            McNemar's exact p for each seed, also corrected over the tasks by Holm's method, and left out for a task
+            whose pictures come in groups; parameters, mean duration of a training and of an inference; CUR of each
+            backbone, their spread and the accuracy of every subset; seeds, pictures, versions and date.
 
     Raises:
         ValueError: If the rows are not those of `compare`.

@@ -28,7 +28,9 @@ class Contender:
     Attributes:
         name: What to call it.
         way: One of `list_ways()`; or a function `(grids, num_classes, seed) -> GridModel` that builds a model of your
-            own for the pictures to learn from that it is given.
+            own for the pictures to learn from that it is given. It is called with two pictures first, for the shapes of
+            its model, and then once for each training. Its code, with the values that it takes from around itself, is
+            part of what is kept: a builder that was edited is trained anew.
         grids: A function from a `GridSet` to what is seen of it, applied to each part by itself; the task's backbones
             if absent. A part is what is learned from, what is learned from without labels, validation, or the test.
         options: For the way `merge`: fields of `MergeConfig` that are not as they are by default.
@@ -126,7 +128,7 @@ def chosen(
     """What is compared on a task, and the names of what was wanted and needs more backbones than it has.
 
     Raises:
-        ValueError: If a name is unknown, or two contenders share one.
+        ValueError: If a name is unknown, or two contenders share one; if two are of the kind `merge`, as one is judged.
     """
     asked: list[Contender] = []
     for one in NEEDS if wanted is None else wanted:
@@ -140,6 +142,12 @@ def chosen(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"contenders: got {twice[0]!r} twice; expected different names; leave one out or rename it")
+    merges = [one.name for one in asked if one.kind == MERGE]
+    if len(merges) > 1:
+        raise ValueError(
+            f"contenders: got {' and '.join(map(repr, merges))}, all of kind 'merge'; expected one, which is judged; "
+            "give the others kind='way' or kind='control'"
+        )
     if controlled:
         asked += [one for one in controls(task) if one.name not in names]
     fits = [one for one in asked if one.least <= len(task.names)]

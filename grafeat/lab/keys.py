@@ -1,6 +1,7 @@
 """All that decides what a contender says after a training: the same key means the same cell."""
 
 import inspect
+import uuid
 import warnings
 from dataclasses import replace
 from typing import Any, cast
@@ -8,11 +9,12 @@ from typing import Any, cast
 import torch
 
 from grafeat import merge, projection, readout, teaching, training
+from grafeat.backbones.fingerprint import fingerprint
 from grafeat.fusion import outline
 from grafeat.fusion.budget import learned
 from grafeat.grids import GridSet
 from grafeat.lab.cells import LAB, Key, content, content_of_pictures
-from grafeat.lab.contenders import MERGE, SCRATCH, Contender
+from grafeat.lab.contenders import MERGE, SCRATCH, Builder, Contender
 from grafeat.lab.lessons import Lesson
 from grafeat.lab.scratch import recipe
 from grafeat.lab.task import Task
@@ -29,6 +31,8 @@ NO_SETTINGS = ("model", "train", "val", REST, "seed", "device", "checkpoint", "a
 class Keys:
     """What decides the cells of some lessons; what takes long is computed once.
 
+    The device does not count: a cell that was made on another one is taken as it is.
+
     Args:
         matched: Whether every way with a free width gets as many parameters as the task's merge.
         epochs: Of every training of grids; the defaults of `fit` if None.
@@ -36,16 +40,21 @@ class Keys:
 
     def __init__(self, *, matched: bool = True, epochs: int | None = None) -> None:
         self.matched, self.settings = matched, _settings(epochs)
+        self._run = uuid.uuid4().hex
         self._contents: dict[tuple[object, ...], str] = {}
         self._outlines: dict[tuple[object, ...], GridModel] = {}
 
     def key(self, lesson: Lesson, task: Task) -> Key:
-        """All that decides a cell. Labels of the test are no part of it: nothing that is kept may depend on them."""
+        """All that decides a cell. Labels of the test are no part of it: nothing that is kept may depend on them.
+
+        Warns:
+            UserWarning: If the code of an own builder cannot be told from others; its cells are then made in each run.
+        """
         way, scratch = lesson.contender.way, lesson.contender.way == SCRATCH
         more = [REST] if task.labelled(lesson.seed).parts.get(REST) and not scratch else []
         return {
             "lab": LAB,
-            "way": way if isinstance(way, str) else lesson.contender.name,
+            **({"way": way} if isinstance(way, str) else self._builder(lesson.contender)),
             "model": self._recipe(lesson) if scratch else described(self.outlined(lesson)),
             "seed": lesson.seed,
             "fit": {} if scratch else self.settings,
@@ -63,7 +72,7 @@ class Keys:
 
     def _outline(self, contender: Contender, seen: GridSet, task: Task) -> GridModel:
         if not isinstance(contender.way, str):
-            return contender.way(seen, task.num_classes, 0)
+            return built(contender, task, seen, seed=0)
         if contender.options:
             plain = cast(GraFeatMerge, outline(MERGE, seen, num_classes=task.num_classes))
             with torch.device("meta"):
@@ -76,6 +85,17 @@ class Keys:
                 raise
             warnings.warn(f"task {task.name!r}: {contender.name!r} keeps its own size ({error})", stacklevel=2)
             return outline(contender.way, seen, num_classes=task.num_classes)
+
+    def _builder(self, contender: Contender) -> dict[str, str]:
+        """The name of a contender with a builder of its own, and the builder's code."""
+        code = fingerprint(contender.way)
+        if code is None:
+            warnings.warn(
+                f"way: the builder of {contender.name!r} cannot be recognised in a later run, so it is trained anew in "
+                "each; expected a function, or a partial of one, of plain values and modules",
+                stacklevel=2,
+            )
+        return {"way": contender.name, "builder": code or self._run}
 
     def _size(self, contender: Contender, task: Task) -> int | None:
         """How many parameters a contender is given: those of the task's merge; None for its own number."""
@@ -98,6 +118,15 @@ class Keys:
                 grids = task.tested if part == "test" else getattr(task.labelled(lesson.seed), part)
                 self._contents[known] = content(lesson.seen(grids), labels=part in LEARNED)
         return self._contents[known]
+
+
+def built(contender: Contender, task: Task, seen: GridSet, *, seed: int) -> GridModel:
+    """What a contender's own builder makes of the pictures that it is given; its errors name both."""
+    try:
+        return cast(Builder, contender.way)(seen, task.num_classes, seed)
+    except Exception as error:
+        error.add_note(f"task {task.name!r}, {contender.name!r}: its builder was given {len(seen):,} pictures")
+        raise
 
 
 def _settings(epochs: int | None) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from grafeat.lab.task import ANOMALY
+
 Outcome = Literal["paid", "lost", "even", ""]
 CHOSEN = ("best rival", "best outsider")
 RIVALS = {"concat": "concatenation", "ensemble": "the ensemble"}
@@ -23,6 +25,7 @@ class Said:
         outside: The same against the best outsider: the best way that is not the merge with one part changed.
         winners: Which of `concat` and `ensemble` are better than the merge, with an interval above 0.
         sentence: All of it in words.
+        seeds: How many trainings it is seen in.
     """
 
     task: str
@@ -30,27 +33,28 @@ class Said:
     outside: Outcome
     winners: tuple[str, ...]
     sentence: str
+    seeds: int
 
 
 def judged(rows: pd.DataFrame) -> Said:
     """What the rows of one task show."""
     records: list[dict[str, Any]] = rows.to_dict("records")
-    task = records[0]["task"]
+    task, seeds = records[0]["task"], len(records[0]["seeds"].split())
     merge = next((row for row in records if row["kind"] == "merge"), None)
     if merge is None:
-        return Said(task, "", "", (), f"{task}: no merge was compared.")
+        return Said(task, "", "", (), f"{task}: no merge was compared.", seeds)
     rival = next((row for row in records if row["contender"] == merge["best rival"]), None)
     if rival is None:
-        return Said(task, "", "", (), f"{task}: there was no rival to the merge ({figure(merge)}).")
+        return Said(task, "", "", (), f"{task}: there was no rival to the merge ({figure(merge)}).", seeds)
     outcome, outside = (_outcome(merge[f"to {one} low"], merge[f"to {one} high"]) for one in CHOSEN)
     better = [row for row in records if row["kind"] == "way" and row["to merge low"] > 0]
     winners = tuple(name for name in RIVALS if name in {row["contender"] for row in better})
     sentence = f"{task}: {_main(merge, rival, outcome)}{_outsider(merge)}{_others(better, rival)}"
-    return Said(task, outcome, outside, winners, sentence)
+    return Said(task, outcome, outside, winners, sentence, seeds)
 
 
 def summary(found: Sequence[Said]) -> str:
-    """All tasks in a sentence or two."""
+    """All tasks in a few sentences, with what their intervals do not hold."""
     counted = [one for one in found if one.outcome]
     if not counted:
         return "Nothing can be said of merging: no task has both a merge and a rival."
@@ -62,7 +66,7 @@ def summary(found: Sequence[Said]) -> str:
         won = [one.task for one in counted if name in one.winners]
         if won:
             said += f" {words[0].upper()}{words[1:]} wins against the merge on {len(won)}: {', '.join(won)}."
-    return said
+    return f"{said}{_several(counted)}{_one_seed(counted)}"
 
 
 def figure(row: Mapping[str, Any]) -> str:
@@ -82,13 +86,18 @@ def difference(row: Mapping[str, Any], other: str) -> str:
 
 
 def _main(merge: Mapping[str, Any], rival: Mapping[str, Any], outcome: Outcome) -> str:
-    means = f"{figure(merge)} against {figure(rival)} of {_called(rival)}, the best other way on validation"
+    means = f"{figure(merge)} against {figure(rival)} of {_called(rival)}, {_best(merge)}"
     gain = f"{difference(merge, 'best rival')} points"
     return {
         "paid": f"merging paid, {means}: {gain}.",
         "lost": f"merging did not pay, {means}: {gain}. {_upper(_called(rival))} wins.",
         "even": f"no sure difference, {means}: {gain}.",
     }[outcome or "even"]
+
+
+def _best(merge: Mapping[str, Any]) -> str:
+    """As what the rival was chosen; no class is unknown on validation, so there is no AUROC there."""
+    return f"the best other way on validation{' (by accuracy)' if merge['measure'] in ANOMALY else ''}"
 
 
 def _others(better: Sequence[Mapping[str, Any]], rival: Mapping[str, Any]) -> str:
@@ -112,6 +121,17 @@ def _outsider(merge: Mapping[str, Any]) -> str:
 def _counted(outcomes: Sequence[Outcome]) -> str:
     paid, lost, even = (outcomes.count(kind) for kind in ("paid", "lost", "even"))
     return f"merging paid on {paid} of {_tasks(len(outcomes))}, lost on {lost}, and made no sure difference on {even}."
+
+
+def _several(counted: Sequence[Said]) -> str:
+    return " Each interval is of one task by itself, not corrected for their number." if len(counted) > 1 else ""
+
+
+def _one_seed(counted: Sequence[Said]) -> str:
+    """Nothing is drawn anew of one seed but pictures."""
+    alone = [one.task for one in counted if one.seeds == 1]
+    where = "" if len(alone) == len(counted) else f" on {', '.join(alone)}"
+    return f" There is one seed{where}: its intervals hold nothing of another training's luck." if alone else ""
 
 
 def _outcome(low: float, high: float) -> Outcome:

@@ -7,34 +7,46 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grafeat.intervals import RESAMPLED, Estimate, drawn_together, draws_of, percentiles
+from grafeat.intervals import RESAMPLED, Estimate, Groups, drawn_together, draws_of, percentiles
 from grafeat.lab.measures import Measured
 
 BINARY = ("accuracy", "recall@5")  # measures by which each picture is right or wrong
 Drawn = Float[Tensor, " drawn"]
 
 
-def drawn_figures(runs: Sequence[Sequence[Measured]], *, seed: int = 0) -> Float[Tensor, "drawn k"]:
+def drawn_figures(
+    runs: Sequence[Sequence[Measured]], *, groups: Groups | None = None, seed: int = 0
+) -> Float[Tensor, "drawn k"]:
     """The figures of several methods, as they come out where seeds and pictures are drawn anew together.
 
     All methods see the same draws, so that the difference of two columns is drawn in pairs.
 
     Args:
         runs: What one measure says of each method (k), after each training (seeds), of the same pictures.
+        groups: Number of each picture's group (b,), where pictures of a group share something and are drawn together.
         seed: Decides the draws: 10,000 for means over pictures, 2,000 for an AUROC, which is computed for each.
 
-    Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8 (nested data).
+    Raises:
+        ValueError: If there is not one group for each picture.
+
+    Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007: seeds and pictures are crossed, as every
+    training sees every picture, and are drawn each by themselves.
     """
     first = runs[0][0]
     if first.values is not None:
-        return drawn_together(_stacked([[run.values for run in method] for method in runs]), seed=seed)
+        return drawn_together(_stacked([[run.values for run in method] for method in runs]), groups=groups, seed=seed)
     assert first.anomalous is not None
     scores = _stacked([[run.scores for run in method] for method in runs])
-    return drawn_auroc(scores, first.anomalous, seed=seed)
+    return drawn_auroc(scores, first.anomalous, groups=groups, seed=seed)
 
 
 def drawn_auroc(
-    scores: Float[Tensor, "k seeds b"], anomalous: Bool[Tensor, " b"], *, draws: int = RESAMPLED, seed: int = 0
+    scores: Float[Tensor, "k seeds b"],
+    anomalous: Bool[Tensor, " b"],
+    *,
+    groups: Groups | None = None,
+    draws: int = RESAMPLED,
+    seed: int = 0,
 ) -> Float[Tensor, "drawn k"]:
     """AUROCs of several methods, computed anew for seeds and pictures that are drawn anew together.
 
@@ -43,13 +55,17 @@ def drawn_auroc(
     Args:
         scores: Each method's score of each picture after each training.
         anomalous: Whether each picture is anomalous.
+        groups: Number of each picture's group (b,), where pictures of a group share something and are drawn together.
         draws: Bootstrap draws.
         seed: Decides the draws.
+
+    Raises:
+        ValueError: If there is not one group for each picture.
     """
     _, seeds, pictures = scores.shape
     rows = [[_Ranked(one, anomalous) for one in method] for method in scores.unbind()]
     found = []
-    for by_seed, by_picture in draws_of(seeds, pictures, draws=draws, seed=seed):
+    for by_seed, by_picture in draws_of(seeds, pictures, groups=groups, draws=draws, seed=seed):
         each = torch.stack([torch.stack([one.auroc(by_picture) for one in method]) for method in rows])
         found.append(torch.einsum("ksn,ns->nk", each, by_seed.double()) / seeds)
     return torch.cat(found)
@@ -99,6 +115,8 @@ def estimate(figure: float, drawn: Drawn) -> Estimate:
 
 def mcnemar(first: Bool[Tensor, " b"], second: Bool[Tensor, " b"]) -> float:
     """Exact two-sided p value of McNemar's test: whether two methods err equally often on the same pictures.
+
+    It takes the pictures for independent of each other, so it is not for those that come in groups.
 
     Args:
         first: Whether one method was right on each picture (b,).

@@ -46,9 +46,11 @@ def suite(
     - `fashion`: clothes, 10, 50 or 100 labels a class; needs the files of Debian's package `dataset-fashion-mnist`.
     - `evidence`: what no backbone knows alone. *Blind sums*: two digits side by side, the first backbone sees the left
       one, the second the right one, and so on in turn, whatever view they had; the label is their sum. *Pointer*: the
-      made-up grids of `planted.pointer`, the same for any backbones.
+      made-up grids of `planted.pointer`, the same for any backbones. A digit of the blind sums stands in about two
+      pairs, with another one each time; intervals take no account of that.
     - `photographs`: cut-outs of birds, flowers, food, mammals and things on backgrounds that say nothing; those of the
-      test are in no other part. Needs the stamps that `make stamps` fetches.
+      test are in no other part. A cut-out stands in several pictures, which intervals draw together. Needs the stamps
+      that `make stamps` fetches.
     - `anomalies`: trained on the digits 0 to 4, 50 labels a class; how well distances of image vectors tell the others.
       A backbone that was trained on all ten digits has seen them.
     - `retrieval`: 50 labels a class; the image vectors of test digits look for others of their class.
@@ -158,7 +160,7 @@ def _evidence(sources: _Sources) -> Iterator[Task]:
 
 def _photographs(sources: _Sources) -> Iterator[Task]:
     seen = seen_object(load_cutouts(sources.stamps), PHOTOGRAPHS, side=SIDE)
-    yield Task("photographs", sources.grids(seen), pictures=seen)
+    yield Task("photographs", sources.grids(seen), pictures=seen, groups=seen.test.objects)
 
 
 def _anomalies(sources: _Sources) -> Iterator[Task]:

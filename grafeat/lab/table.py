@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grafeat.intervals import Estimate
 from grafeat.lab.cells import Cell
-from grafeat.lab.contenders import PARTS, Contender
+from grafeat.lab.contenders import MERGE, PARTS, Contender
 from grafeat.lab.measures import Measured, measured
 from grafeat.lab.statistics import correct, drawn_figures, estimate, figure_of, holm, mcnemar
 from grafeat.lab.task import Task
@@ -72,8 +72,8 @@ class Judged:
 
     @cached_property
     def drawn(self) -> Float[Tensor, "drawn contenders"]:
-        """Each contender's figure where seeds and pictures are drawn anew together."""
-        return drawn_figures(list(self.runs.values()))
+        """Each contender's figure where seeds and pictures, or groups of them, are drawn anew together."""
+        return drawn_figures(list(self.runs.values()), groups=self.task.grouped)
 
     @cached_property
     def validations(self) -> dict[str, tuple[float, float]]:
@@ -91,12 +91,13 @@ class Judged:
         """Who stands for `concat`, `ensemble`, `best rival`, `best outsider` and `merge`, where someone does.
 
         The best rival is the way with the best mean score on validation, and then the lowest loss there; the best
-        outsider is the best of those that are not the merge with one part changed. No test picture has a say in it.
+        outsider is the best of those that are not the merge with one part changed, be it a way of its own or a merge
+        with other options or grids. No test picture has a say in it.
         """
         kinds = {name: contender.kind for name, (contender, _) in self.results.items()}
         found = {name: name for name in ("concat", "ensemble") if kinds.get(name) == "way"}
         ways = [name for name in self.names if kinds[name] == "way"]
-        outsiders = [name for name in ways if self.results[name][0].way not in PARTS]
+        outsiders = [name for name in ways if self.results[name][0].way not in (*PARTS, MERGE)]
         for one, among in (("best rival", ways), ("best outsider", outsiders)):
             if among:
                 found[one] = max(among, key=lambda name: (self.validations[name][0], -self.validations[name][1]))
@@ -110,16 +111,26 @@ class Judged:
         return estimate(figure, self.drawn[:, one] - self.drawn[:, two])
 
     def p_values(self, name: str, other: str) -> list[float]:
-        """McNemar's p for each seed; none for a measure by which pictures are not right or wrong."""
+        """McNemar's p for each seed.
+
+        None for a measure by which pictures are not right or wrong, and for pictures in groups: the test takes them
+        for independent.
+        """
+        if self.task.groups is not None:
+            return []
         pairs = [(correct(a), correct(b)) for a, b in zip(self.runs[name], self.runs[other], strict=True)]
         return [mcnemar(a, b) for a, b in pairs if a is not None and b is not None]
 
     def right(self, name: str) -> Bool[Tensor, "subsets seeds b"]:
         """Whether each subset of backbones gets each test picture of a known class right, after each training."""
         labels = self.task.tested.required_labels("test")
-        known = labels < self.task.num_classes
         said = torch.stack([cell.logits.argmax(dim=2) for cell in self.results[name][1]], dim=1)
-        return (said == labels)[..., known]
+        return (said == labels)[..., self.known]
+
+    @property
+    def known(self) -> Bool[Tensor, " b"]:
+        """Which test pictures are of a class that is trained."""
+        return self.task.tested.required_labels("test") < self.task.num_classes
 
 
 def validation(measure: str, cell: Cell, labels: Tensor) -> tuple[float, float]:
@@ -185,7 +196,8 @@ def _differences(judged: Judged, name: str) -> dict[str, float]:
 
 
 def _use(judged: Judged, name: str) -> dict[str, Any]:
-    found = utilisation(judged.results[name][1][0].subsets, judged.right(name))
+    groups = None if judged.task.grouped is None else judged.task.grouped[judged.known]
+    found = utilisation(judged.results[name][1][0].subsets, judged.right(name), groups=groups)
     empty = dict.fromkeys(("information gap", "gap low", "gap high"), float("nan"))
     said = {one: f"{one} {rate.value:+.4f} ({rate.low:+.4f} to {rate.high:+.4f})" for one, rate in found.rates.items()}
     return {
@@ -196,7 +208,7 @@ def _use(judged: Judged, name: str) -> dict[str, Any]:
 
 
 def _tests(judged: Sequence[Judged]) -> dict[tuple[str, str], dict[str, str]]:
-    """The merges' p values, one for each seed, alone and corrected over the tasks."""
+    """The merges' p values, one for each seed, alone and corrected over the tasks that have them."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for one in TESTED:
         there = [task for task in judged if "merge" in task.rivals and one in task.rivals]

@@ -1,8 +1,12 @@
 """A task for the lab: what is learned from which grids, on what it is tested, and by which measure."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import KW_ONLY, dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
@@ -34,11 +38,16 @@ class Task:
             the model, which are those with labels beyond `grids.classes`.
         pictures: The pictures of the grids, in the same order, for a network that learns from pixels.
         family: Tasks that ask the same question share it, as the shifts of one set do; the name if left out.
+        groups: What each test picture shares with others, in their order: its object, writer or patient, by name or
+            number. Intervals then draw all pictures of a group together, and there is no McNemar's p, which takes
+            pictures for independent. None where they share nothing.
 
     Raises:
+        TypeError: If a group is a tensor or a list.
         ValueError: If the measure or a backbone is unknown; if a part or labels are missing; if there are fewer than
             2 classes, or too few pictures for `per_class`; if the test has unknown classes where it must not, or
-            none where it must; if the pictures are others.
+            none where it must; if the pictures are others; if there is not one group for each test picture, or fewer
+            than 2 differ.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Task:
     measure: str = "accuracy"
     pictures: PictureSet | None = None
     family: str = ""
+    groups: Sequence[Hashable] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or self.name)
@@ -60,6 +70,7 @@ class Task:
             _check_trained(self)
             _check_tested(self)
             _check_pictures(self)
+            _check_groups(self)
         except (TypeError, ValueError) as error:
             raise type(error)(f"task {self.name!r}: {error}") from error
 
@@ -88,6 +99,14 @@ class Task:
         """The labelled grids that are tested on, spare backbones included where they are there."""
         return self.grids.test if self.test is None else self.test
 
+    @property
+    def grouped(self) -> Int[Tensor, " b"] | None:
+        """The number of each test picture's group, from 0 in the order in which they come; None without groups."""
+        if self.groups is None:
+            return None
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
+        return torch.tensor([numbers[group] for group in self.groups])
+
     def labelled(self, seed: int) -> GridSet:
         """The grids with the parts `train` and `val` as one seed draws them, spare backbones included.
 
@@ -107,9 +126,10 @@ class Task:
         parts = self.grids.parts
         few = f"{self.per_class} a class" if self.per_class else f"{parts['train'] + parts['val']:,} pictures"
         spare = f" (spare: {', '.join(self.spare)})" if self.spare else ""
+        groups = "" if self.groups is None else f" in {len(set(self.groups)):,} groups"
         return (
             f"Task({self.name!r}: {', '.join(self.names)}{spare}; {few} of {self.num_classes} classes; "
-            f"{self.measure} on {len(self.tested):,} pictures)"
+            f"{self.measure} on {len(self.tested):,} pictures{groups})"
         )
 
 
@@ -182,4 +202,22 @@ def _check_pictures(task: Task) -> None:
         raise ValueError(
             f"pictures: got {task.pictures}; expected the {len(task.grids):,} pictures of the grids, with the same "
             "labels and parts in the same order; pass the set that was extracted"
+        )
+
+
+def _check_groups(task: Task) -> None:
+    if task.groups is None:
+        return
+    strange = [type(group).__name__ for group in task.groups if isinstance(group, Tensor | list)]
+    if strange:
+        raise TypeError(f"groups: got a {strange[0]} among them; expected names or numbers; turn it: groups.tolist()")
+    if len(task.groups) != len(task.tested):
+        raise ValueError(
+            f"groups: got {len(task.groups):,}; expected {len(task.tested):,}, one for each test picture in their "
+            "order; leave it out if they share nothing"
+        )
+    if len(set(task.groups)) < 2:
+        raise ValueError(
+            f"groups: got {task.groups[0]!r} for every test picture; expected 2 or more groups, as an interval needs "
+            "some to draw anew; leave it out if pictures share nothing"
         )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grafeat.intervals import RESAMPLED, Estimate, drawn_together, percentiles, reversed_percentiles
+from grafeat.intervals import RESAMPLED, Estimate, Groups, drawn_together, percentiles, reversed_percentiles
 
 Subsets = tuple[tuple[str, ...], ...]
 
@@ -27,13 +27,19 @@ class Utilisation:
     gap: Estimate | None
 
 
-def utilisation(subsets: Subsets, right: Bool[Tensor, "subsets seeds b"], *, seed: int = 0) -> Utilisation:
+def utilisation(
+    subsets: Subsets, right: Bool[Tensor, "subsets seeds b"], *, groups: Groups | None = None, seed: int = 0
+) -> Utilisation:
     """CUR and information gap as in `Dominance.utilisation`, with seeds and pictures drawn anew together.
 
     Args:
         subsets: The backbones that take part in each, all of them first.
         right: Whether each test picture was right after each training.
+        groups: Number of each picture's group (b,), where pictures of a group share something and are drawn together.
         seed: Decides the draws.
+
+    Raises:
+        ValueError: If there is not one group for each picture.
 
     Source: "Investigating Redundancy in Multimodal LLMs with Multiple Vision Encoders", 2025 (arXiv 2507.03262).
     """
@@ -42,7 +48,7 @@ def utilisation(subsets: Subsets, right: Bool[Tensor, "subsets seeds b"], *, see
     if len(names) < 2:
         return Utilisation(accuracies, {}, None)
     places = [0, *(subsets.index(tuple(other for other in names if other != name)) for name in names)]
-    drawn = _rates(drawn_together(right[places].double(), draws=RESAMPLED, seed=seed))
+    drawn = _rates(drawn_together(right[places].double(), groups=groups, draws=RESAMPLED, seed=seed))
     found, (low, high) = _rates(means[None, places])[0], percentiles(drawn)
     ends = zip(names, found.tolist(), low.tolist(), high.tolist(), strict=True)
     spread, spreads = _spread(found[None]), _spread(drawn)[:, None]

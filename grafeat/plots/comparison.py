@@ -44,9 +44,11 @@ def comparison(found: Comparison, *, tasks: str | Sequence[str] | None = None) -
         The figure.
 
     Raises:
-        ValueError: If there is no such task.
+        ValueError: If there is no such task, or none is asked for.
     """
     shown = found.tasks if tasks is None else [tasks] if isinstance(tasks, str) else list(tasks)
+    if not shown:
+        raise ValueError(f"tasks: got none; expected some of {', '.join(found.tasks)}; leave it out for all")
     rows = [_ordered(found, task) for task in shown]
     columns = min(2, len(rows))
     left = 0.3 + min(NAMES, max(text_width(row["contender"], 9) / 72 for some in rows for row in some))
