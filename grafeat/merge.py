@@ -70,13 +70,11 @@ class GraFeatMerge(PatchModel):
 
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
-    The defaults were decided by measurement, with 500 labels and on digits outside the test
-    (`tests/benchmarks/defaults.py`, `results/defaults.csv`; trained more slowly than today, and with 80% of the cross
-    messages dropped): layers shared by all backbones err less than a set of layers for each, by an interval above 0.
-    Width, depth and readout were varied with own layers, where nothing beat the defaults beyond its interval; so the
-    width stays small, `each` stays, the mean of what its backbones say, and two steps, the fewest in which what has
-    crossed over can travel within a grid. Few cross messages are dropped, and the readout has an interplay, as tasks
-    where evidence has to be combined are hardly learned otherwise.
+    The defaults were decided on pictures that no test uses: `tests/benchmarks/defaults.py` varies them. What its parts
+    are worth stands beside the rivals in `tests/benchmarks/figures.md`: the ways `joint`, `intra_only` and `cross_only`
+    are the merge with one part changed, and three controls lack the interplay, the positions or the relations. Layers
+    are shared by all backbones, as a set for each learns less from few labels. Few cross messages are dropped, and the
+    readout has an interplay, as tasks where evidence has to be combined are hardly learned otherwise.
 
     Args:
         config: What shapes the model.

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from few_labels import CACHE as GRIDS
-from few_labels import LITE, PER_CLASS, feature_grids
+from digits import PER_CLASS, feature_grids
 from machine import described
 from planted import over_seeds
 from planted_objects import EPOCHS, shown
@@ -43,7 +42,7 @@ def main() -> None:
 
 def digits(seed: int) -> tuple[gf.GraFeatMerge, gf.GridSet]:
     """A model of the few-labels task, and its test pictures."""
-    few = feature_grids(["small_vit"], GRIDS).only(LITE, "small_vit").few_labels(PER_CLASS, seed=seed)
+    few = feature_grids("small_vit").few_labels(PER_CLASS, seed=seed)
     model = gf.GraFeatMerge.for_grids(few, num_classes=10, seed=seed)
     gf.fit(model, few.train, val=few.val, seed=seed, progress=False)
     return model, few.test

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+from digits import LITE, PER_CLASS, feature_grids
 from explorer import READY, chromium
-from few_labels import CACHE, LITE, PER_CLASS, feature_grids
 from playwright.sync_api import sync_playwright
 
 import grafeat as gf
@@ -16,7 +16,7 @@ LOOKED_AT = 100  # test digits among which the sharpest cross attention is looke
 
 def main() -> None:
     """Trains the script's pair on 500 labels and opens the page where cross attention is sharpest."""
-    grids = feature_grids(["small_vit"], CACHE).only(LITE, "small_vit").few_labels(PER_CLASS, seed=0)
+    grids = feature_grids("small_vit").few_labels(PER_CLASS, seed=0)
     model = gf.GraFeatMerge.for_grids(grids, num_classes=10)
     gf.fit(model, grids.train, val=grids.val, seed=0)
     explorer = gf.Explorer(model, grids.test, pictures=gf.load_dataset("mnist5k").few_labels(PER_CLASS, seed=0).test)

@@ -28,6 +28,7 @@ from grafeat.lab.task import Task
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path("build/lab")
+SEEDS = 5
 SIZE = 112  # of pictures, in pixels; a ViT then has 8 × 8 patches
 LITE, NARROW, VIT = "efficientnet_lite0", "small_cnn", "vit_small"
 CENTRE = ("digits, 50 a class", "fashion, 50 a class", "photographs")
@@ -113,13 +114,13 @@ def main() -> None:
     else:
         share(args.jobs)
         for name, own in tasks.items():
-            write(name, own, args.seeds, whole=args.tasks is None)
+            write(name, own, args.seeds, args.jobs)
 
 
 def arguments() -> argparse.Namespace:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--tasks", nargs="+", help="only these tasks, by name; their tables are shown and not written")
     parser.add_argument("--part", help="1/2: train every second group of what shares labels and seed; write nothing")
@@ -174,15 +175,19 @@ def share(jobs: int) -> None:
         raise SystemExit("a process that trained has failed; what it finished is kept, so call again")
 
 
-def write(name: str, tasks: Sequence[Task], seeds: int, *, whole: bool) -> None:
-    """Says what a table shows, and writes it if it is whole."""
+def write(name: str, tasks: Sequence[Task], seeds: int, jobs: int) -> None:
+    """Says what a table shows, and writes it if it is whole: all of its tasks, and at least as many seeds."""
     table = TABLES[name]
     wanted = [*table.contenders, *table.controls]
     found = gf.compare(tasks, wanted, seeds=seeds, folder=CACHE / "cells", controls=False)
     print(f"\n{name}: {LAB[name]}\n{found.verdict()}", flush=True)
-    if whole:
-        RESULTS.mkdir(exist_ok=True)
-        Comparison(found.rows.assign(machine=described())).to_csv(RESULTS / f"{name}.csv")
+    lacking = [task for task in table.tasks if task not in found.tasks]
+    if lacking or seeds < SEEDS:
+        print(f"{name}.csv stays as it was: it needs {', '.join(lacking) or f'{SEEDS} seeds'}", file=sys.stderr)
+        return
+    machine = described(threads=1 if jobs > 1 else None)
+    RESULTS.mkdir(exist_ok=True)
+    Comparison(found.rows.assign(machine=machine)).to_csv(RESULTS / f"{name}.csv")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from few_labels import CACHE, LITE, feature_grids
+from digits import LITE, feature_grids
 from machine import described
 from torch import nn
 
@@ -144,7 +144,7 @@ def start() -> list[tuple[str, str, str]]:
 
 def few() -> tuple[str, str, str]:
     """The default training with 500 labels."""
-    few = feature_grids(["small_vit"], CACHE).only(LITE, "small_vit").few_labels(50, seed=0)
+    few = feature_grids("small_vit").few_labels(50, seed=0)
     model = gf.GraFeatMerge.for_grids(few, num_classes=10)
     history = gf.fit(model, few.train, val=few.val, progress=False)
     return "training with 500 labels, s", f"{history.seconds:.1f}", "<= 30"

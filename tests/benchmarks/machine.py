@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 
-def described() -> str:
-    """Processor or GPU, cores used, and the versions that matter."""
+def described(threads: int | None = None) -> str:
+    """Processor or GPU, threads used (by default those of this process), and the versions that matter."""
     cpu = next(
         (
             line.split(":")[1].strip()
@@ -20,5 +20,5 @@ def described() -> str:
     )
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm"))
-    threads = min(torch.get_num_threads(), os.cpu_count() or 1)
+    threads = threads or min(torch.get_num_threads(), os.cpu_count() or 1)
     return f"{gpu}{cpu}, {threads} threads, Python {platform.python_version()}, {packages}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from few_labels import CACHE, LITE, PER_CLASS, feature_grids
+from digits import CACHE, LITE, PER_CLASS, feature_grids
 from torch import Tensor
 
 import grafeat as gf
@@ -163,7 +163,7 @@ def blind(seed: int) -> Iterator[Figure]:
 
 def halves(seed: int) -> gf.GridSet:
     """The small CNN twice, which sees the left digit alone, and the right one."""
-    feature_grids(["small_cnn"], CACHE)  # trains it, where it is not there
+    feature_grids("small_cnn")  # trains it, where it is not there
     views = {"left": gf.Crop(0, 0, 0.5, 1), "right": gf.Crop(0.5, 0, 1, 1)}
     backbones = [
         gf.load_backbone(f"trained/{CACHE / 'small_cnn.safetensors'}", name=name, view=view)
@@ -175,7 +175,7 @@ def halves(seed: int) -> gf.GridSet:
 
 def other_pictures(seed: int) -> Iterator[Figure]:
     """EfficientNet is shown other digits than the small ViT, which is right in most: 500 labels, the default model."""
-    grids = feature_grids(["small_vit"], CACHE)
+    grids = feature_grids("small_vit")
     rows = torch.arange(len(grids))
     generator = torch.Generator().manual_seed(seed)
     for part in grids.part_positions.values():

@@ -5,24 +5,23 @@ With `planted`, it shows the table of the planted truths instead, as Markdown.
 
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from grafeat.lab.comparison import Comparison
+from grafeat.lab.comparison import Comparison
+from grafeat.lab.said import difference, figure
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[2] / "README.md"
 PAGE = Path(__file__).parent / "figures.md"
 START, END = "<!-- figures: python tests/benchmarks/report.py -->", "<!-- end of figures -->"
-WAYS = {
-    "single": "EfficientNet-Lite0 alone",
-    "other": "the small backbone alone",
-    "concat": "pooled, concatenated, MLP",
-    "averaged logits": "averaged logits of the two alone",
-    "merge": "**GraFeat-Merge**",
-}
+AGAINST = {
+    "over concatenation": "concat",
+    "over the ensemble": "ensemble",
+    "over the best way of another design": "best outsider",
+    "over the best of all ways": "best rival",
+}  # in words, and its column
 LAB = {
     "lab": "EfficientNet-Lite0 and a small CNN: every way on every kind of task",
     "lab_labels": "The same with fewer and more labels",
@@ -47,7 +46,7 @@ def main() -> None:
 
 def figures() -> str:
     """What stands in the README, as Markdown."""
-    return f"{few_labels()}\n{pointer()}\n{million()}"
+    return f"{merging()}\n{pointer()}\n{million()}"
 
 
 def page() -> str:
@@ -55,7 +54,7 @@ def page() -> str:
     parts = [
         "# What was measured",
         "Written by `python tests/benchmarks/report.py` from the tables in [results](results). Times were taken on a "
-        "machine that did nothing else; compare ratios, not milliseconds.",
+        "machine that did nothing else (of the lab, two trainings at a time); compare ratios, not milliseconds.",
     ]
     for name, (heading, show) in SECTIONS.items():
         if not any(RESULTS.glob(f"{name}*.csv")):
@@ -64,27 +63,25 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def few_labels() -> str:
-    """Test error of every way with 500 labels, for both pairs, and the merge's paired difference to it."""
-    rows = table("few_labels.csv")
-    seconds = list(dict.fromkeys(row["second backbone"] for row in rows))
-    error = {(row["second backbone"], row["way"]): row for row in rows}
-    head = "".join(f" with `{second}`: error | merge gains |" for second in seconds)
-    lines = [f"| 500 labels, 5 seeds, 1,500 test digits |{head}", "|---|" + "---|" * (2 * len(seconds))]
-    for way, words in WAYS.items():
-        lines.append(
-            f"| {words} |" + "".join(f" {cell} |" for second in seconds for cell in cells(error[second, way]))
-        )
-    return "\n".join(lines) + "\n"
+def merging() -> str:
+    """What merging gains on each task over what one would do otherwise, in points, and that in words."""
+    found = Comparison.from_csv(RESULTS / "lab.csv")
+    lines = [f"| {' | '.join(('', 'GraFeat-Merge', *AGAINST))} |", "|---|" + "---|" * (1 + len(AGAINST))]
+    for row in found.rows.to_dict("records"):
+        if row["kind"] == "merge":
+            gains = (f"{difference(row, of)}{named(row, of)}" for of in AGAINST.values())
+            lines.append(f"| {' | '.join((row['task'], figure(row), *gains))} |")
+    first = found.rows.iloc[0]
+    words = (
+        f"Mean over {len(first['seeds'].split())} seeds in per cent, and what merging gains in points, each with its "
+        f"95% interval. The best way is the one on validation. {found.verdict().splitlines()[0]}"
+    )
+    return "\n".join(lines) + f"\n\n{words}\n"
 
 
-def cells(row: dict[str, str]) -> tuple[str, str]:
-    """Error, and how many points of accuracy the merge gains, with its 95% interval."""
-    percent = {name: 100 * float(row[name]) for name in ("error", "merge minus way", "diff low", "diff high")}
-    if row["way"] == "merge":
-        return f"{percent['error']:.1f}%", ""
-    gain = f"{percent['merge minus way']:+.1f} ({percent['diff low']:+.1f} to {percent['diff high']:+.1f})"
-    return f"{percent['error']:.1f}%", gain
+def named(row: Mapping[str, Any], of: str) -> str:
+    """Which way that is, where each task has its own."""
+    return f", {row[of]}" if of in row else ""
 
 
 def pointer() -> str:
@@ -188,15 +185,13 @@ def scaling() -> str:
 
 def lab() -> str:
     """Of each comparison: every contender's figure by task, what the merge gains on the best, and the verdict."""
-    from grafeat.lab.comparison import Comparison  # not before it is needed: the other tables need no package
-
     paths = {name: RESULTS / f"{name}.csv" for name in LAB}
     return "\n\n".join(
         f"### {LAB[name]}\n\n{compared(Comparison.from_csv(path))}" for name, path in paths.items() if path.exists()
     )
 
 
-def compared(found: "Comparison") -> str:
+def compared(found: Comparison) -> str:
     """One comparison as Markdown, the best of each task in bold; controls are no rivals."""
     rows = found.rows.to_dict("records")
     cell = {(row["contender"], row["task"]): row for row in rows}
@@ -219,16 +214,39 @@ def lab_cell(row: dict[str, Any] | None, best: float) -> str:
     """A figure in per cent with its interval."""
     if row is None:
         return "–"
-    figure = f"{100 * row['mean']:.1f} ({100 * row['low']:.1f}–{100 * row['high']:.1f})"
-    return f"**{figure}**" if row["mean"] == best and row["kind"] != "control" else figure
+    return f"**{figure(row)}**" if row["mean"] == best and row["kind"] != "control" else figure(row)
 
 
 def lab_gain(row: dict[str, Any] | None, against: str) -> str:
     """What the merge gains on the best rival or outsider, with its interval."""
     if row is None or not row[against]:
         return "–"
-    value, low, high = (100 * row[f"to {against}{end}"] for end in ("", " low", " high"))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), {row[against]}"
+    return difference(row, against) + named(row, against)
+
+
+def defaults() -> str:
+    """Accuracy with the defaults, and how many points each change gains on them."""
+    rows = table("defaults.csv")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    cell = {(row["change"], row["task"]): row for row in rows}
+    lines = [f"| {' | '.join(('change', *tasks))} |", "|---|" + "---|" * len(tasks)]
+    for change in dict.fromkeys(row["change"] for row in rows):
+        lines.append(f"| {' | '.join((change, *(default_cell(cell.get((change, task))) for task in tasks)))} |")
+    words = (
+        f"In per cent, and in points more than that, with the 95% interval over {rows[0]['seeds']} seeds and "
+        f"{' and '.join(dict.fromkeys(row['pictures'] for row in rows))} pictures that no test of the lab uses; a dash "
+        "where the change is none."
+    )
+    return "\n".join(lines) + f"\n\n{words} Measured on: {rows[0]['machine']}.\n"
+
+
+def default_cell(row: dict[str, str] | None) -> str:
+    """The accuracy of the defaults, and of a change the difference to it."""
+    if row is None:
+        return "–"
+    if row["change"] == "defaults":
+        return f"{100 * float(row['accuracy']):.1f}"
+    return difference({name: float(value) for name, value in row.items() if name.startswith("to ")}, "defaults")
 
 
 def table(name: str) -> list[dict[str, str]]:
@@ -238,9 +256,9 @@ def table(name: str) -> list[dict[str, str]]:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
-    "few_labels": ("Does merging pay when labels are few?", few_labels),
     "pointer": ("Can cross edges do what pooling cannot?", pointer),
     "lab": ("Does merging pay?", lab),
+    "defaults": ("Which defaults?", defaults),
     "planted": ("Do values and relevance tell the truth where it is known?", planted),
     "audits": ("Which explanations can be trusted?", audits),
     "explaining": ("How long does explaining take?", explaining),
