@@ -70,11 +70,9 @@ class GraFeatMerge(PatchModel):
 
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
-    The defaults were decided on pictures that no test uses: `tests/benchmarks/defaults.py` varies them. What its parts
-    are worth stands beside the rivals in `tests/benchmarks/figures.md`: the ways `joint`, `intra_only` and `cross_only`
-    are the merge with one part changed, and three controls lack the interplay, the positions or the relations. Layers
-    are shared by all backbones, as a set for each learns less from few labels. Few cross messages are dropped, and the
-    readout has an interplay, as tasks where evidence has to be combined are hardly learned otherwise.
+    What its parts are worth stands beside the rivals in `tests/benchmarks/figures.md`: the ways `joint`, `intra_only`
+    and `cross_only` are the merge with one part changed, and three controls lack the interplay, the positions or the
+    relations. `tests/benchmarks/defaults.py` varies the other defaults.
 
     Args:
         config: What shapes the model.
