@@ -17,7 +17,7 @@ class MergeConfig:
         depth: Steps; each is an intra layer and a cross layer.
         heads: Attention heads.
         readout: How the image vector is read: `each`, `relation`, `attention` or `mean`; see `Readout`.
-        queries: Learned queries of the readout; the interplay has one more, which is even.
+        queries: Learned queries of the readout; interplay and exchange have one more each, which is even.
         components: Principal components kept of each backbone's channels; all of them where it has fewer.
         shared: Whether all backbones use the same attention layers.
         intra: Whether there are intra layers.
@@ -27,7 +27,10 @@ class MergeConfig:
         backbone_drop: Share of training batches that lack one backbone, in [0, 1).
         hidden: Width of the layers' MLPs; twice `width` if absent.
         positions: Whether patches know their place: rotary angles, and a term in the vertices and in the readout.
-        interplay: Whether the readout `each` adds an MLP of the means of all backbones' states; see `Interplay`.
+        interplay: Whether the readout `each` parts what a backbone says by itself from what several say together, and
+            from what they say after their messages: all intra layers then come first, and all cross layers last; the
+            backbones are read in between, and at the end once more. Without, the layers alternate, and all is read at
+            the end. See `Readout`.
         relations: Whether relation embeddings are learned; else all relations, and all backbones, are equal.
         joint: Whether a step is one layer with one softmax over the patches of all backbones, instead of two.
         classes: Names of the classes; numbered if empty.
@@ -93,3 +96,13 @@ class MergeConfig:
         """The kinds of edges over which there are messages."""
         there: dict[Kind, bool] = {"intra": self.intra, "cross": self.cross}
         return tuple(kind for kind, learned in there.items() if learned)
+
+    @property
+    def parted(self) -> bool:
+        """Whether backbones are read before any message between them, and once more at the end."""
+        return self.interplay and self.readout == "each" and self.cross and len(self.backbones) > 1
+
+    @property
+    def silent(self) -> int:
+        """Steps without messages between backbones, before those with them, where these are parted."""
+        return self.depth if self.parted and self.intra and not self.joint else 0

@@ -35,13 +35,14 @@ class Step(nn.Module):
 
     Args:
         config: What shapes the model.
+        kinds: The kinds of edges over which there are messages.
     """
 
-    def __init__(self, config: MergeConfig) -> None:
+    def __init__(self, config: MergeConfig, kinds: tuple[Kind, ...]) -> None:
         super().__init__()
         apart = not config.joint
-        self.intra = _layer(IntraAttention, config) if config.intra and apart else None
-        self.cross = _layer(CrossAttention, config) if config.cross and apart else None
+        self.intra = _layer(IntraAttention, config) if "intra" in kinds and apart else None
+        self.cross = _layer(CrossAttention, config) if "cross" in kinds and apart else None
         self.joint = _layer(JointAttention, config) if config.joint else None
 
     def forward(
@@ -63,10 +64,14 @@ class GraFeatMerge(PatchModel):
     """Merges frozen backbones through the graph of their patches.
 
     Each patch of each backbone becomes a vertex of width d: its standardised and reduced features, projected, plus its
-    place in the picture, plus its backbone's embedding. In each step the vertices attend to their own grid (intra),
+    place in the picture, plus its backbone's embedding. Step by step the vertices attend to their own grid (intra),
     then to all other grids (cross), with queries and keys turned by the patch centres. A readout attends over all
     vertices and gives one image vector (b, d), and a linear head the logits. Any number of backbones, any grids; the
     order of backbones and of vertices does not matter.
+
+    The vector is a sum of three parts: what each backbone says by itself, read before any message between backbones;
+    what several say together, the interplay of the same states; and what they say after their messages, the exchange.
+    So a backbone that sees nonsense cannot spoil what another one reads by itself.
 
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
@@ -94,7 +99,7 @@ class GraFeatMerge(PatchModel):
         self.types = nn.Parameter(torch.randn(len(names), width) / 10)
         self.place: nn.Linear | None = nn.Linear(4 * OCTAVES, width, bias=False)
         self.rotary: RotaryPositions | None = RotaryPositions(width // config.heads)
-        self.steps = nn.ModuleList(Step(config) for _ in range(config.depth))
+        self.steps = nn.ModuleList(Step(config, kinds) for kinds in _steps(config))
         self.readout = Readout(
             names,
             width,
@@ -103,6 +108,7 @@ class GraFeatMerge(PatchModel):
             kind=config.readout,
             relations=config.relations,
             interplay=config.interplay,
+            exchange=config.parted,
         )
         self.head = nn.Linear(width, config.num_classes)
         if not config.positions:  # drawn all the same, so that all else begins alike
@@ -200,7 +206,7 @@ class GraFeatMerge(PatchModel):
     def __repr__(self) -> str:
         c = self.config
         wide = max(len(name) for name in c.names)
-        kinds = "joint" if c.joint else " + ".join(c.kinds) or "no attention"
+        kinds = "joint" if c.joint else (", then " if c.silent else " + ").join(c.kinds) or "no attention"
         learned = sum(parameter.numel() for parameter in self.parameters())
         lines = [
             f"GraFeatMerge: {len(c.backbones)} backbones → {c.depth} steps of {kinds} → readout {c.readout!r} → "
@@ -223,7 +229,8 @@ class GraFeatMerge(PatchModel):
         for step in self.steps:
             x = step(x, graph, angles, keep)
             seen.append(x)
-        reading = self.readout(x, places, graph)
+        before = seen[self.config.silent] if self.config.parted else None
+        reading = self.readout(x, places, graph, before=before)
         return MergeOutput(
             logits=self.head(reading.vector),
             vector=reading.vector,
@@ -231,6 +238,7 @@ class GraFeatMerge(PatchModel):
             own={name: self.head(vector) for name, vector in reading.own.items()},
             reading=on_grids(reading.weights.mT, graph),
             states=tuple(on_grids(state, graph) for state in seen) if states else (),
+            apart=None if reading.apart is None else self.head(reading.apart),
         )
 
     @torch.no_grad()
@@ -254,10 +262,11 @@ class GraFeatMerge(PatchModel):
             For `intra 0`, `cross 0` (or `joint 0`), … the embedding of each relation (query, key); for `readout` that
             of each backbone, as (name, name).
         """
+        steps = cast(Iterable[Step], self.steps)
+        layers = [(kind, layer) for step in steps for kind, layer in step.layers.items()]
         named = {
-            f"{kind} {number}": (layer.relations, layer.relation)
-            for number, step in enumerate(cast(Iterable[Step], self.steps))
-            for kind, layer in step.layers.items()
+            f"{kind} {sum(other == kind for other, _ in layers[:number])}": (layer.relations, layer.relation)
+            for number, (kind, layer) in enumerate(layers)
         }
         if self.readout.relation is not None:
             named["readout"] = (tuple((name, name) for name in self.config.names), self.readout.relation)
@@ -291,6 +300,13 @@ class GraFeatMerge(PatchModel):
             return None
         rows, count = self.part or (slice(None), len(x))
         return (torch.rand(count, 1, 1, device=x.device) >= self.config.cross_drop)[rows].to(x)
+
+
+def _steps(config: MergeConfig) -> list[tuple[Kind, ...]]:
+    """The kinds of edges of each step."""
+    if config.silent:
+        return [(kind,) for kind in config.kinds for _ in range(config.depth)]
+    return [config.kinds] * config.depth
 
 
 def _layer(kind: type[L], config: MergeConfig) -> L:

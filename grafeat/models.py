@@ -26,10 +26,12 @@ class MergeOutput:
             has no vertices.
         own: Logits (b, t) that each backbone's own vertices give by themselves, by name; empty for a model without.
         reading: Weight (b, queries, h, w) of each backbone's patches in the image vector, by name; over the patches of
-            all backbones they sum to 1. They say where the vector is read, which is routing, not importance. A merge
-            with an interplay has one query more than it has learned ones, where there are several backbones: the
-            interplay's, the last, weighs all evenly.
+            all backbones they sum to 1. They say where the vector is read, which is routing, not importance. Where
+            there are several backbones, a merge has two queries behind the learned ones: those of its interplay and of
+            its exchange, which weigh all evenly.
         states: Vertex states before the first step and after each, as `vertices`; empty unless asked for.
+        apart: Class logits (b, t) without the exchange, as if no message between backbones were read; None for a model
+            that has none.
     """
 
     logits: Float[Tensor, "b t"]
@@ -38,6 +40,7 @@ class MergeOutput:
     own: dict[str, Float[Tensor, "b t"]] = field(default_factory=dict)
     reading: dict[str, Float[Tensor, "b queries h w"]] = field(default_factory=dict)
     states: tuple[States, ...] = ()
+    apart: Float[Tensor, "b t"] | None = None
 
     def __repr__(self) -> str:
         vertices = ", ".join(f"{name} {tuple(state.shape)}" for name, state in self.vertices.items())

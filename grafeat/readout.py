@@ -1,4 +1,4 @@
-"""The readout: from the final states of all vertices to one image vector."""
+"""The readout: from the states of all vertices to one image vector."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +15,7 @@ from grafeat.graph import PatchGraph
 
 ReadoutKind = Literal["each", "relation", "attention", "mean"]
 READOUTS: tuple[str, ...] = get_args(ReadoutKind)
-WIDER = 8  # hidden channels of the interplay, in widths of a vertex
+WIDER = 8  # hidden channels of interplay and exchange together, in widths of a vertex
 PRIOR = 0.01  # pull of calibrated relation embeddings towards 0, in nats
 
 
@@ -27,16 +27,18 @@ class Reading:
         vector: The image vector (b, d).
         own: Each backbone's own vector (b, d), read from its own vertices alone, by name.
         weights: Weight of each vertex in the image vector (b, queries, n), each query's summing to 1: routing, not
-            importance. Where there is an interplay, its query is the last, one more than the learned ones.
+            importance. Behind the learned queries come that of an interplay and that of an exchange, where they are.
+        apart: The image vector without the exchange (b, d); None where there is none.
     """
 
     vector: Float[Tensor, "b d"]
     own: dict[str, Float[Tensor, "b d"]]
     weights: Float[Tensor, "b queries n"]
+    apart: Float[Tensor, "b d"] | None = None
 
 
 class PatchReadout(nn.Module):
-    """What reads the image vector from the final states of all vertices.
+    """What reads the image vector from the states of all vertices.
 
     Attributes:
         norm: What the states pass before they are read.
@@ -47,11 +49,17 @@ class PatchReadout(nn.Module):
     norm: nn.LayerNorm
     without: Callable[[str, Tensor], Tensor] | None
 
+    def late(self, names: Collection[str]) -> int | None:
+        """How many of its last queries read the final states, and the others earlier ones; None if all do."""
+        return None
+
     @abstractmethod
     def vector(
-        self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
+        self,
+        weights: Mapping[str, Float[Tensor, "b queries _"]],
+        *states: Mapping[str, Float[Tensor, "b _ d"]],
     ) -> Float[Tensor, "b d"]:
-        """The image vector, given each patch's weight, and its state behind the norm."""
+        """The image vector, given each patch's weight and normed state; `states` holds one entry a place of reading."""
 
     @abstractmethod
     def even(self, graph: PatchGraph) -> dict[str, float]:
@@ -59,7 +67,7 @@ class PatchReadout(nn.Module):
 
 
 class Interplay(nn.Module):
-    """What several backbones say together: MLP(Σ_m U_m·mean_m), of the means of their final states.
+    """What several backbones say together: MLP(Σ_m U_m·mean_m), of the means of their states.
 
     It is what concatenation with an MLP would do with these states, so that what no backbone says alone can be said.
     Where a backbone is alone, or the patches of all others are out, nobody asks for it.
@@ -67,14 +75,13 @@ class Interplay(nn.Module):
     Args:
         names: The backbones that the model knows.
         width: Channels d of a vertex.
+        hidden: Width of the MLP.
     """
 
-    def __init__(self, names: tuple[str, ...], width: int) -> None:
+    def __init__(self, names: tuple[str, ...], width: int, hidden: int) -> None:
         super().__init__()
-        self.enter = PerBackbone(names, lambda: nn.Linear(width, WIDER * width, bias=False), shared=False)
-        self.say = nn.Sequential(
-            nn.LayerNorm(WIDER * width), nn.GELU(), nn.Linear(WIDER * width, width, bias=False)
-        )
+        self.enter = PerBackbone(names, lambda: nn.Linear(width, hidden, bias=False), shared=False)
+        self.say = nn.Sequential(nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, width, bias=False))
 
     def forward(self, means: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
         """What is added to the sum of the readings (b, d), from each backbone's mean, by name."""
@@ -89,9 +96,10 @@ class Readout(PatchReadout):
     from backbone m alone; `each` adds an interplay, if asked for. They differ in the mass:
 
     - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries.
-      With equal embeddings the logits are the average of what the backbones say by themselves, an ensemble; an
-      `Interplay` adds what only several can say. It reads by one more query, which weighs all patches and all backbones
-      evenly.
+      With equal embeddings the logits are the average of what the backbones say by themselves, an ensemble. An
+      `Interplay` adds what only several can say, and an exchange, which is another one, what they say after they have
+      heard of each other: it reads the final states, and all others those before any message between backbones. Each
+      of the two reads by one more query, which weighs all patches and all backbones evenly.
     - `relation`: one softmax over all vertices, each backbone's logits moved by its relation embedding and by −log n.
     - `attention`: the same without relation embeddings.
     - `mean`: equal weights for a backbone's vertices, and for the backbones.
@@ -104,6 +112,7 @@ class Readout(PatchReadout):
         kind: One of the kinds above.
         relations: Whether the relation embeddings are learned; else all backbones have the same mass.
         interplay: Whether `each` has an interplay.
+        exchange: Whether it has an exchange, too; each of the two is then half as wide.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
@@ -119,6 +128,7 @@ class Readout(PatchReadout):
         kind: ReadoutKind,
         relations: bool = True,
         interplay: bool = False,
+        exchange: bool = False,
     ) -> None:
         super().__init__()
         self.names, self.kind = names, kind
@@ -135,46 +145,64 @@ class Readout(PatchReadout):
         # A lone backbone's embedding would cancel in the softmax and never receive gradient.
         gated = kind in ("each", "relation") and len(names) > 1 and relations
         self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
-        self.interplay = Interplay(names, width) if kind == "each" and interplay and len(names) > 1 else None
+        several = kind == "each" and interplay and len(names) > 1
+        hidden = WIDER * width // (1 + exchange)
+        self.interplay = Interplay(names, width, hidden) if several else None
+        self.exchange = Interplay(names, width, hidden) if several and exchange else None
         self.without = None
 
-    def forward(self, x: Vertices, places: Float[Tensor, "n f"], graph: PatchGraph) -> Reading:
+    def forward(
+        self,
+        x: Vertices,
+        places: Float[Tensor, "n f"],
+        graph: PatchGraph,
+        *,
+        before: Vertices | None = None,
+    ) -> Reading:
         """The image vector of each picture, and what it was made of.
 
         Args:
             x: Final vertex states (b, n, d).
             places: Features of the vertices' places (n, f).
             graph: Which vertices belong to which backbone.
+            before: The states before any message between backbones (b, n, d), which all but an exchange read; the final
+                ones if absent.
         """
-        sizes = list(graph.sizes.values())
-        states = dict(zip(graph.names, self.norm(x).split(sizes, dim=1), strict=True))
-        lie = dict(zip(graph.names, places.split(sizes), strict=True))
-        logits = {name: self._logits(state, lie[name], name) for name, state in states.items()}
-        if self._several(graph.names):
-            logits = {name: F.pad(block, (0, 1)) for name, block in logits.items()}
+        first = self._normed(x if before is None else before, graph)
+        final = self._normed(x, graph) if self.late(graph.names) else first
+        lie = dict(zip(graph.names, places.split(list(graph.sizes.values())), strict=True))
+        logits = {name: self._logits(state, lie[name], name) for name, state in first.items()}
+        if more := self._more(graph.names):
+            logits = {name: F.pad(block, (0, more)) for name, block in logits.items()}
         if self.without is not None:
             logits = {name: self.without(name, block) for name, block in logits.items()}
-        local = {name: _softmax(block) for name, block in logits.items()}  # (b, patches, queries)
-        read = {name: local[name].mT @ state for name, state in states.items()}  # (b, queries, d)
+        local = {name: _softmax(block).mT for name, block in logits.items()}  # (b, queries, patches)
         mass = torch.stack([self._presence(block, name) for name, block in logits.items()], dim=-1).softmax(
             dim=-1
         )
         shares = dict(zip(graph.names, mass.unbind(dim=-1), strict=True))  # (b, queries) each
-        vector = self._together({name: read[name] * share[..., None] for name, share in shares.items()}, shares)
-        own = {name: self._said(reading, name) for name, reading in read.items()}
-        weights = torch.cat([local[name] * share[:, None] for name, share in shares.items()], dim=1)
-        return Reading(vector, own, weights.mT)
+        weights = {name: local[name] * share[..., None] for name, share in shares.items()}
+        apart, vector = self._together(weights, first, final)
+        own = {name: self._said(block[:, : self.queries] @ first[name], name) for name, block in local.items()}
+        return Reading(
+            vector, own, torch.cat([*weights.values()], dim=2), apart if self.late(graph.names) else None
+        )
+
+    def late(self, names: Collection[str]) -> int | None:
+        """How many of its last queries read the final states: that of the exchange; None if all do."""
+        return 1 if self.exchange is not None and len(names) > 1 else None
 
     def vector(
-        self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
+        self,
+        weights: Mapping[str, Float[Tensor, "b queries _"]],
+        *states: Mapping[str, Float[Tensor, "b _ d"]],
     ) -> Float[Tensor, "b d"]:
-        """The image vector, given each patch's weight, and its state behind the norm."""
-        read = {name: block @ states[name] for name, block in weights.items()}
-        return self._together(read, {name: block.sum(dim=-1) for name, block in weights.items()})
+        """The image vector, given each patch's weight and normed state; `states` holds one entry a place of reading."""
+        return self._together(weights, states[0], states[-1])[1]
 
     def even(self, graph: PatchGraph) -> dict[str, float]:
         """The mass of each backbone if the logits of all patches were equal: every kind balances counts."""
-        queries = self.queries + self._several(graph.names)
+        queries = self.queries + self._more(graph.names)
         moved = torch.stack([self._moved(name, queries) for name in graph.names])
         return dict(zip(graph.names, moved.softmax(dim=0).mean(dim=1).tolist(), strict=True))
 
@@ -193,8 +221,8 @@ class Readout(PatchReadout):
         Args:
             own: Logits of each backbone's own reading for held-out pictures, in the order of the model's backbones.
             labels: Their true classes.
-            merged: Logits of all together; where an interplay makes them more than a mean of the others, that rest
-                stays as it is.
+            merged: Logits of all together; where interplay and exchange make them more than a mean of the others, that
+                rest stays as it is.
         """
         if self.kind != "each" or self.relation is None:
             return
@@ -215,17 +243,29 @@ class Readout(PatchReadout):
         self.relation.data.copy_(relation.detach())
 
     def _together(
-        self, read: Mapping[str, Float[Tensor, "b queries d"]], shares: Mapping[str, Float[Tensor, "b queries"]]
-    ) -> Float[Tensor, "b d"]:
-        """The image vector from what the queries read from each backbone, times its mass, and from the masses."""
-        vector = torch.stack([self._said(block, name) for name, block in read.items()]).sum(dim=0)
-        if self.interplay is not None and self._several(read):
-            left = torch.stack([share[:, -1:] > 0 for share in shares.values()]).sum(dim=0)  # backbones with patches
-            vector = vector + self.interplay({name: block[:, -1] for name, block in read.items()}) * (left > 1)
-        return vector
+        self,
+        weights: Mapping[str, Float[Tensor, "b queries _"]],
+        first: Mapping[str, Float[Tensor, "b _ d"]],
+        final: Mapping[str, Float[Tensor, "b _ d"]],
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+        """The image vector without the exchange, and with it."""
+        own, q = {name: block[:, : self.queries] for name, block in weights.items()}, self.queries
+        vector = torch.stack([self._said(block @ first[name], name) for name, block in own.items()]).sum(dim=0)
+        found = [vector]
+        for number, (mlp, states) in enumerate(((self.interplay, first), (self.exchange, final))):
+            if mlp is not None and len(weights) > 1:
+                even = {name: block[:, q + number, None] for name, block in weights.items()}
+                left = torch.stack([(block > 0).any(dim=2) for block in even.values()]).sum(dim=0)  # with patches
+                means = {name: (block @ states[name])[:, 0] for name, block in even.items()}
+                vector = vector + mlp(means) * (left > 1)
+            found.append(vector)
+        return found[1], found[2]
 
     def _said(self, read: Float[Tensor, "b queries d"], name: str) -> Float[Tensor, "b d"]:
-        return self.value(read[:, : self.queries].flatten(1), name)
+        return self.value(read.flatten(1), name)
+
+    def _normed(self, x: Vertices, graph: PatchGraph) -> dict[str, Float[Tensor, "b _ d"]]:
+        return dict(zip(graph.names, self.norm(x).split(list(graph.sizes.values()), dim=1), strict=True))
 
     def _logits(
         self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str
@@ -235,12 +275,12 @@ class Readout(PatchReadout):
         logits = self.state(states, name)
         return logits if self.place is None else logits + places @ self.place
 
-    def _several(self, names: Collection[str]) -> bool:
-        """Whether there is one more query, the last: that of the interplay, which needs two backbones."""
-        return self.interplay is not None and len(names) > 1
+    def _more(self, names: Collection[str]) -> int:
+        """How many queries there are behind the learned ones: those of interplay and exchange, for two backbones."""
+        return ((self.interplay is not None) + (self.exchange is not None)) * (len(names) > 1)
 
     def _moved(self, name: str, queries: int) -> Float[Tensor, " queries"]:
-        """What a backbone's relation embedding adds to the logit of its mass; nothing in the query of the interplay."""
+        """What a backbone's relation embedding adds to the logit of its mass; nothing where a query is not learned."""
         if self.relation is None:
             return torch.zeros(queries)
         return F.pad(self.relation[self.names.index(name)].expand(self.queries), (0, queries - self.queries))

@@ -80,7 +80,8 @@ def fit(
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         mixup: Parameter of the Beta distribution by which two pictures' grids and labels are mixed; 0 for none. By
             default 0.4, and none from 2,000 labelled pictures on.
-        own_loss: Weight of the loss of each backbone's own reading, beside that of the merged one.
+        own_loss: Weight of the loss of what is said by less than all, beside that of the merged logits: each backbone's
+            own reading, and all that is said before any message between backbones.
         unlabelled_loss: Weight of the loss on pictures without labels.
         average: How much of the average of the weights stays in a step, in [0, 1); 0 for none.
         device: Where to train; by default where the model is. The model stays there.
@@ -238,7 +239,9 @@ def training_loss(
     share: Share | None = None,
     called: Callable[..., MergeOutput] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the merged logits plus `own_loss` times the mean one of the backbones' own readings, in nats.
+    """Cross-entropy of the merged logits plus `own_loss` times the mean one of what is said by less than all, in nats.
+
+    Less than all are the backbones' own readings and, where there is an exchange, the logits without it.
 
     With a teacher, the same on pictures without labels, against what it is sure of, `unlabelled_loss` times. With
     `share`, of this process's rows of the batch, so that the mean over the processes is the loss of all rows.
@@ -252,7 +255,8 @@ def training_loss(
         out = _said(model, taught, share, called or model)
     loss = taught.loss(out.logits)
     if own_loss and len(out.own) > 1:  # a lone backbone's own reading is the merged one
-        loss = loss + own_loss * torch.stack([taught.loss(logits) for logits in out.own.values()]).mean()
+        less = [*out.own.values(), *([] if out.apart is None else [out.apart])]
+        loss = loss + own_loss * torch.stack([taught.loss(logits) for logits in less]).mean()
     return loss
 
 

@@ -117,8 +117,10 @@ def test_a_joint_step_holds_one_layer() -> None:
     for step in built(joint=True).steps:
         assert list(step.layers) == ["joint"] and isinstance(step.joint, JointAttention)
         assert step.intra is None and step.cross is None
-    for step in built().steps:
+    for step in built(interplay=False).steps:
         assert [type(layer) for layer in step.layers.values()] == [IntraAttention, CrossAttention]
+    kinds = [[type(layer) for layer in step.layers.values()] for step in built().steps]
+    assert kinds == [[IntraAttention]] * DEPTH + [[CrossAttention]] * DEPTH
     assert "2 steps of joint" in repr(built(joint=True))
     assert set(built(joint=True).relation_embeddings()) == {"joint 0", "joint 1", "readout"}
     assert len(built(joint=True).relation_embeddings()["joint 1"]) == 9
@@ -140,9 +142,9 @@ def test_a_lone_backbone_may_be_joint() -> None:
     assert alone(GRIDS.only("vit")).logits.shape == (B, T)
 
 
-def own_logits(model: GraFeatMerge, grids: list[FeatureGrid]) -> Tensor:
+def final(model: GraFeatMerge, grids: list[FeatureGrid]) -> Tensor:
     torch.manual_seed(0)
-    return model(grids).own["lite"]
+    return model(grids).vertices["lite"]
 
 
 def test_in_training_a_joint_layer_drops_the_cross_edges_of_pictures() -> None:
@@ -150,9 +152,9 @@ def test_in_training_a_joint_layer_drops_the_cross_edges_of_pictures() -> None:
     model = built(joint=True, cross_drop=1 - 1e-9, backbone_drop=0.0)
     other = [GRIDS["lite"], *(FeatureGrid(g.name, g.features.flip(0)) for g in GRIDS.grids[1:])]
     model.train()
-    assert torch.equal(own_logits(model, other), own_logits(model, list(GRIDS.grids)))
+    assert torch.equal(final(model, other), final(model, list(GRIDS.grids)))
     model.eval()
-    assert not torch.equal(own_logits(model, other), own_logits(model, list(GRIDS.grids)))
+    assert not torch.equal(final(model, other), final(model, list(GRIDS.grids)))
 
 
 # What does not go together

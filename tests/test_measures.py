@@ -44,19 +44,28 @@ def captured(shapes: dict[str, tuple[int, int]] = SHAPES, layers: int = 2) -> Ca
     return attention
 
 
-def with_logits(shapes: dict[str, tuple[int, int]], *layers: Tensor) -> CapturedAttention:
-    """Real layers whose logits (n, n) are these: each vertex has a channel of its own, and the keys are set."""
+def with_logits(
+    shapes: dict[str, tuple[int, int]], *layers: Tensor, alternating: bool = True
+) -> CapturedAttention:
+    """Real layers whose logits (n, n) are these: each vertex has a channel of its own, and the keys are set.
+
+    An intra and a cross layer for each; where they do not alternate, all intra layers come first.
+    """
     graph = PatchGraph(shapes)
     n = graph.num_vertices
     width = n + n % 2
     angles = Angles(torch.ones(n, width // 2), torch.zeros(n, width // 2))
-    steps = nn.ModuleList(kind(tuple(shapes), width, 1) for _ in layers for kind in (IntraAttention, CrossAttention))
+    kinds, each = (IntraAttention, CrossAttention), range(len(layers))
+    passed = [(kind, layer) for layer in each for kind in kinds]
+    if not alternating:
+        passed.sort(key=lambda one: kinds.index(one[0]))
+    steps = nn.ModuleList(kind(tuple(shapes), width, 1) for kind, _ in passed)
     with torch.no_grad(), capture(steps) as attention:
-        for number, step in enumerate(steps):
+        for step, (_, layer) in zip(steps, passed, strict=True):
             linear = step.project.layers[0]
             linear.weight.zero_(), linear.bias.zero_()
             linear.weight[:width] = math.sqrt(width) * torch.eye(width)
-            linear.weight[width : width + n, :n] = layers[number // 2]
+            linear.weight[width : width + n, :n] = layers[layer]
             step(torch.eye(n, width)[None], graph, angles)
     return attention
 
@@ -317,6 +326,24 @@ def test_a_path_by_hand() -> None:
     ]
     assert best.weight == pytest.approx(1)
     assert repr(best) == "Route of weight 1: a (0, 0) → [intra 0: 1] → a (0, 1) → [cross 0: 1] → b (0, 0)"
+
+
+def test_a_path_goes_through_the_layers_in_the_order_of_the_pass() -> None:
+    """Only intra 1 and then cross 0 lead from a₀ to b: a path where intra layers come first, none if they alternate."""
+    to_a1, to_b, stay = torch.zeros(3, 3), torch.zeros(3, 3), 60 * torch.eye(3)
+    to_a1[1, 0] = to_b[2, 1] = 60
+    first, second = stay + torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 60, 0]]), to_a1
+    shapes = {"a": (1, 2), "b": (1, 1)}
+    for alternating in (True, False):
+        attention = with_logits(shapes, first, second, alternating=alternating)
+        assert attention.order == (
+            [(0, ("intra",)), (0, ("cross",)), (1, ("intra",)), (1, ("cross",))]
+            if alternating
+            else [(0, ("intra",)), (1, ("intra",)), (0, ("cross",)), (1, ("cross",))]
+        )
+        best = strongest_paths(attention, ("a", 0, 0), ("b", 0, 0), count=1)[0]
+        hops = [(hop.kind, hop.layer) for hop in best.hops]
+        assert (hops == [("intra", 1), ("cross", 0)]) == (not alternating)
 
 
 def test_a_patch_reaches_itself_by_staying() -> None:

@@ -141,15 +141,18 @@ def never_had(model: GraFeatMerge, kept: tuple[str, ...]) -> GraFeatMerge:
     """A model of these backbones alone, built from another seed, with the other's parameters for them."""
     backbones = tuple((name, channels) for name, channels in model.config.backbones if name in kept)
     torch.manual_seed(5)
-    smaller = GraFeatMerge(dataclasses.replace(model.config, backbones=backbones)).eval()
+    cross = len(kept) > 1 or not model.config.parted  # it is read before its cross layers, so it needs none
+    smaller = GraFeatMerge(dataclasses.replace(model.config, backbones=backbones, cross=cross)).eval()
     places = [NAMES.index(name) for name in kept]
-    alone = len(kept) == 1 < len(NAMES)  # then it has no interplay, which comes last
-    for ours, theirs in zip(of_kind(smaller, PerBackbone), of_kind(model, PerBackbone), strict=not alone):
-        for m, layer in enumerate(ours.layers):
-            layer.load_state_dict(theirs.layers[0 if theirs.shared else places[m]].state_dict())
-    for ours, theirs in zip(of_kind(smaller, PatchAttention), of_kind(model, PatchAttention), strict=True):
-        numbers = [theirs.relations.index(relation) for relation in ours.relations]
-        ours.relation.data = theirs.relation.data[numbers]
+    for path, ours in smaller.named_modules():
+        if isinstance(ours, PerBackbone):
+            theirs = model.get_submodule(path)
+            for m, layer in enumerate(ours.layers):
+                layer.load_state_dict(theirs.layers[0 if theirs.shared else places[m]].state_dict())
+        elif isinstance(ours, PatchAttention):
+            theirs = model.get_submodule(path)
+            numbers = [theirs.relations.index(relation) for relation in ours.relations]
+            ours.relation.data = theirs.relation.data[numbers]
     for ours, place in zip(smaller.projections, places, strict=True):
         ours.load_state_dict(model.projections[place].state_dict())
     smaller.types.data = model.types.data[places]
@@ -157,8 +160,8 @@ def never_had(model: GraFeatMerge, kept: tuple[str, ...]) -> GraFeatMerge:
         smaller.readout.relation.data = model.readout.relation.data[places]
     if smaller.readout.place is not None:
         smaller.readout.place.data = model.readout.place.data
-    both = "readout.interplay.say" if smaller.readout.interplay else "head"
-    for part in ("place", "rotary", "head", "readout.norm", both):
+    both = ("readout.interplay.say", "readout.exchange.say") if smaller.readout.interplay else ()
+    for part in ("place", "rotary", "head", "readout.norm", *both):
         smaller.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
     return smaller
 
@@ -176,6 +179,8 @@ def test_without_equals_a_model_built_without(
     model = built(readout=readout, shared=shared)
     found = model(GRIDS, without=set(NAMES) - set(kept))
     expected = never_had(model, kept)([grid for grid in GRIDS if grid.name in kept])
+    if len(kept) == 1 and model.config.parted:  # behind the place where they are read, they pass silent cross layers
+        found = dataclasses.replace(found, vertices=expected.vertices)
     same(found, expected, atol=0)
 
 
@@ -193,7 +198,7 @@ def test_one_to_eight_backbones_on_unequal_and_rectangular_grids(count: int) -> 
         grid.name: (2, WIDTH, *grid.shape) for grid in grids
     }
     assert {name: tuple(weights.shape) for name, weights in out.reading.items()} == {
-        grid.name: (2, QUERIES + (count > 1), *grid.shape) for grid in grids
+        grid.name: (2, QUERIES + 2 * (count > 1), *grid.shape) for grid in grids
     }
     assert {name: tuple(logits.shape) for name, logits in out.own.items()} == {
         grid.name: (2, T) for grid in grids
@@ -211,12 +216,13 @@ def test_other_grid_sizes_than_those_trained_on() -> None:
     assert {name: tuple(state.shape) for name, state in out.vertices.items()} == {
         "lite": (B, WIDTH, 5, 7), "vit": (B, WIDTH, 3, 11), "cnn": (B, WIDTH, 11, 5)
     }  # fmt: skip
-    close(sum(weights.sum(dim=(2, 3)) for weights in out.reading.values()), torch.ones(B, QUERIES + 1))
+    close(sum(weights.sum(dim=(2, 3)) for weights in out.reading.values()), torch.ones(B, QUERIES + 2))
 
 
 @pytest.mark.parametrize("balance", [True, False])
 def test_balance_reaches_every_cross_layer(balance: bool) -> None:
-    assert [step.cross.balance for step in built(balance=balance).steps] == [balance] * DEPTH
+    steps = built(balance=balance).steps
+    assert [step.cross.balance for step in steps if step.cross is not None] == [balance] * DEPTH
 
 
 # What is shown
@@ -239,7 +245,8 @@ def test_capture_changes_no_bit_of_the_output() -> None:
 def test_states_are_those_before_and_after_every_step() -> None:
     model = built(depth=3)
     out = model(GRIDS, states=True)
-    assert len(out.states) == 4
+    assert len(out.states) == 1 + 3 + 3
+    assert len(built(depth=3, interplay=False)(GRIDS, states=True).states) == 4
     for name in NAMES:
         assert torch.equal(out.states[-1][name], out.vertices[name])
     for before, after in itertools.pairwise(out.states):
@@ -264,12 +271,66 @@ def test_reading_weights_sum_to_one_over_all_backbones() -> None:
     for readout in READOUTS:
         reading = built(readout=readout)(GRIDS).reading
         total = sum(weights.sum(dim=(2, 3)) for weights in reading.values())
-        close(total, torch.ones(B, {"each": QUERIES + 1, "mean": 1}.get(readout, QUERIES)))
+        close(total, torch.ones(B, {"each": QUERIES + 2, "mean": 1}.get(readout, QUERIES)))
 
 
 def test_without_an_interplay_it_starts_as_the_average_of_what_the_backbones_say_alone() -> None:
     out = built(stirred=False, interplay=False)(GRIDS)
     close(out.logits, torch.stack(list(out.own.values())).mean(dim=0))
+
+
+def of_others(model: GraFeatMerge) -> MergeOutput:
+    """The output where all backbones but `lite` see other pictures."""
+    return model([GRIDS[0], *(FeatureGrid(grid.name, grid.features.flip(0)) for grid in GRIDS[1:])])
+
+
+@pytest.mark.parametrize("options", [{}, {"joint": True}, {"intra": False}, {"shared": True}])
+def test_what_a_backbone_says_by_itself_is_read_before_it_hears_of_others(options: dict) -> None:
+    """To the bit, although its vertices have heard of them in the end; without the parting it has, too."""
+    model = built(**options)
+    out, other = model(GRIDS), of_others(model)
+    assert torch.equal(other.own["lite"], out.own["lite"])
+    assert (other.vertices["lite"] - out.vertices["lite"]).abs().max() > 1e-3
+    assert (other.logits - out.logits).abs().max() > 1e-3
+    whole = built(**options, interplay=False)
+    assert (of_others(whole).own["lite"] - whole(GRIDS).own["lite"]).abs().max() > 1e-3
+
+
+def test_apart_is_what_is_said_without_the_exchange() -> None:
+    """Cross layers do not change it, and the exchange is all that is added to it."""
+    model = built()
+    out = model(GRIDS)
+    with torch.no_grad():
+        for step in model.steps[DEPTH:]:
+            step.cross.update.layers[0][-1].weight.mul_(7)
+    louder = model(GRIDS)
+    assert torch.equal(louder.apart, out.apart)
+    assert (louder.logits - out.logits).abs().max() > 1e-2
+    with torch.no_grad():
+        model.readout.exchange.say[2].weight.zero_()
+    close(model(GRIDS).logits, out.apart)
+    lone = model(GRIDS, without={"lite", "vit"})
+    assert lone.apart is None
+    close(lone.logits, lone.own["cnn"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"interplay": False}, {"readout": "relation"}, {"cross": False}], ids=["plain", "relation", "intra"]
+)
+def test_without_an_exchange_there_is_nothing_apart(options: dict) -> None:
+    model = built(**options)
+    assert not model.config.parted and model.readout.exchange is None
+    assert model(GRIDS).apart is None
+    assert [list(step.layers) for step in model.steps] == [list(model.kinds)] * DEPTH
+
+
+def test_an_exchange_takes_half_of_the_interplays_width_so_that_the_size_is_the_same() -> None:
+    def size(part: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in part.parameters())
+
+    parted, intra = built().readout, built(cross=False).readout
+    assert size(parted.interplay) == size(parted.exchange)
+    assert size(parted.interplay) + size(parted.exchange) == size(intra.interplay)
 
 
 def test_the_vector_is_public_and_the_head_reads_it() -> None:
@@ -285,13 +346,14 @@ def test_a_model_prints_what_it_is() -> None:
     learned = sum(parameter.numel() for parameter in model.parameters())
     assert repr(model) == "\n".join(
         [
-            "GraFeatMerge: 3 backbones → 2 steps of intra + cross → readout 'each' → 3 classes",
+            "GraFeatMerge: 3 backbones → 2 steps of intra, then cross → readout 'each' → 3 classes",
             "  lite  13 channels",
             "  vit   5 channels",
             "  cnn   3 channels",
             f"  width 12, 3 heads, own layers, {learned:,} parameters",
         ]
     )
+    assert "2 steps of intra + cross" in repr(built(interplay=False))
     assert "2 steps of no attention" in repr(built(intra=False, cross=False))
     assert "2 steps of cross → readout 'mean'" in repr(built(intra=False, readout="mean"))
     assert "shared layers" in repr(built(shared=True))
@@ -403,7 +465,7 @@ def test_cross_messages_are_dropped_picture_by_picture_in_training_alone() -> No
     grids = [grid(name, shape, b) for name, shape in SHAPES.items()]
     model = built(cross_drop=0.7, backbone_drop=0.0)
     deaf = built(cross_drop=0.7, backbone_drop=0.0)
-    for step in deaf.steps:
+    for step in deaf.steps[DEPTH:]:
         step.cross.relation.data.zero_()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -457,10 +519,12 @@ def test_calibration_moves_the_readout_to_the_better_backbone() -> None:
 def test_relation_embeddings_are_reported_by_relation_and_centred() -> None:
     model = built()
     found = model.relation_embeddings()
-    assert list(found) == ["intra 0", "cross 0", "intra 1", "cross 1", "readout"]
+    assert list(found) == ["intra 0", "intra 1", "cross 0", "cross 1", "readout"]
+    alternating = built(interplay=False).relation_embeddings()
+    assert list(alternating) == ["intra 0", "cross 0", "intra 1", "cross 1", "readout"]
     assert set(found["intra 1"]) == set(found["readout"]) == {(name, name) for name in NAMES}
     assert set(found["cross 0"]) == set(itertools.permutations(NAMES, 2))
-    layer = model.steps[1].cross
+    layer = model.steps[DEPTH + 1].cross
     for relation, value in found["cross 1"].items():
         expected = layer.relation[layer.relations.index(relation)] - layer.relation.mean()
         assert value == pytest.approx(expected.item(), abs=1e-6)

@@ -269,6 +269,43 @@ def test_the_query_of_an_interplay_weighs_all_evenly_whatever_the_relation_embed
         close(weights[:, Q, own], torch.full((B, GRAPH.sizes[name]), 1 / (len(NAMES) * GRAPH.sizes[name])))
 
 
+def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() -> None:
+    """What it adds is MLP(Σ_m U_m·mean_m) of the final states; without it the vector is that of the states before."""
+    made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True, exchange=True)
+    nn.init.normal_(made.relation)
+    for kept in (NAMES, ("lite", "cnn"), ("vit",)):
+        graph = GRAPH.without(*set(NAMES) - set(kept))
+        (before, places), x = inputs(graph), 2 * torch.randn(B, graph.num_vertices, D)
+        found = made(x, places, graph, before=before)
+        plain = made(before, places, graph)  # an exchange that hears nothing new
+        for name in kept:
+            assert torch.equal(found.own[name], plain.own[name])
+        if len(kept) == 1:
+            assert found.apart is None and found.weights.shape == (B, Q, graph.num_vertices)
+            assert torch.equal(found.vector, found.own["vit"])
+            continue
+        assert torch.equal(found.apart, plain.apart) and torch.equal(found.weights, plain.weights)
+        assert found.weights.shape == (B, Q + 2, graph.num_vertices)
+        assert torch.equal(found.weights[:, Q], found.weights[:, Q + 1])  # both weigh all evenly
+        means = [made.norm(x)[:, graph.slices[name]].mean(dim=1) / len(kept) for name in kept]
+        weights = [made.exchange.enter.layers[NAMES.index(name)].weight for name in kept]
+        entered = sum(mean @ weight.T for mean, weight in zip(means, weights, strict=True))
+        assert entered.shape == (B, 4 * D)  # half of an interplay's that is alone
+        expected = F.gelu(F.layer_norm(entered, [4 * D])) @ made.exchange.say[2].weight.T
+        assert expected.abs().max() > 1e-3
+        close(found.vector - found.apart, expected)
+
+
+def test_the_vector_of_given_weights_reads_both_places() -> None:
+    made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True, exchange=True)
+    (before, places), x = inputs(), 2 * torch.randn(B, N, D)
+    found = made(x, places, GRAPH, before=before)
+    states = [{name: made.norm(place)[:, own] for name, own in GRAPH.slices.items()} for place in (before, x)]
+    weights = {name: found.weights[:, :, own] for name, own in GRAPH.slices.items()}
+    close(made.vector(weights, *states), found.vector)
+    assert made.late(NAMES) == 1 and made.late(NAMES[:1]) is None and readout("each").late(NAMES) is None
+
+
 def test_calibration_keeps_what_an_interplay_adds() -> None:
     """The best masses beside a fixed rest: those of a grid of all, to the hundredth."""
     made, (own, labels) = readout("each", NAMES[:2]), held_out(1.0, 2.0)

@@ -17,7 +17,7 @@ from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
 from grafeat.explanations.rollout import attention_layers
 from grafeat.graph import Patch, PatchGraph
-from grafeat.readout import READOUTS, Readout
+from grafeat.readout import READOUTS, Interplay, Readout
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 CHANNELS, HEADS, DEPTH, B, T = 4, 3, 2, 2, 3
@@ -75,17 +75,23 @@ def dense(model: gf.GraFeatMerge, seen: gf.GridSet) -> list[list[np.ndarray]]:
     """The full (5, 5) matrix of each layer and head in order, from captured queries and keys."""
     with gf.capture(model) as attention, torch.no_grad():
         model(seen)
-    layers = []
-    for number in range(DEPTH):
-        for kind in ("intra", "cross"):
-            heads = [attention.dense(layer=number, head=head).double().numpy().copy() for head in range(2)]
-            for matrix in heads:
-                for i in range(5):
-                    for j in range(5):
-                        if ((i < 2) == (j < 2)) != (kind == "intra"):
-                            matrix[i, j] = 0
-            layers.append(heads)
+    layers, counts = [], {"intra": 0, "cross": 0}
+    for kind in kinds(model):
+        number = counts[kind]
+        counts[kind] += 1
+        heads = [attention.dense(layer=number, head=head).double().numpy().copy() for head in range(2)]
+        for matrix in heads:
+            for i in range(5):
+                for j in range(5):
+                    if ((i < 2) == (j < 2)) != (kind == "intra"):
+                        matrix[i, j] = 0
+        layers.append(heads)
     return layers
+
+
+def kinds(model: gf.GraFeatMerge) -> list[str]:
+    """The layers in the order of the pass: alternating, or all intra layers first where the readout reads twice."""
+    return ["intra"] * DEPTH + ["cross"] * DEPTH if model.config.parted else ["intra", "cross"] * DEPTH
 
 
 def slopes(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> list[list[np.ndarray]]:
@@ -95,9 +101,10 @@ def slopes(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> list[list[n
     """
     step, found = 1e-5, []
     for number, layer in enumerate(attention_layers(model)):
-        edges = [(i, j) for i in range(5) for j in range(5) if ((i < 2) == (j < 2)) == (number % 2 == 0)]
+        intra = kinds(model)[number] == "intra"
+        edges = [(i, j) for i in range(5) for j in range(5) if ((i < 2) == (j < 2)) == intra]
         moves = [(h, i, j, sign * step) for sign in (1, -1) for h in range(2) for i, j in edges]
-        layer.attend = moved(moves, intra=number % 2 == 0)
+        layer.attend = moved(moves, intra=intra)
         with torch.no_grad():
             scores = centred(model(seen[[0] * len(moves)]).logits, target).numpy()
         layer.attend = None
@@ -124,13 +131,14 @@ def moved(moves: list[tuple[int, int, int, float]], *, intra: bool) -> Attend:
 def read_by_hand(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> tuple[np.ndarray, np.ndarray]:
     """The readout's weights (queries, 5), and the derivative of the centred logit by each."""
     with torch.no_grad():
-        out = model(seen)
+        out = model(seen, states=True)
     weights = np.concatenate([out.reading[name][0].flatten(1).numpy() for name in seen.names], axis=1)
-    states = np.concatenate([out.vertices[name][0].flatten(1).T.numpy() for name in seen.names])
-    scaled = normed(states, model.readout.norm)
+    places = [out.states[DEPTH if model.config.parted else -1], out.vertices]  # before any cross message, at the end
+    states = [np.concatenate([place[name][0].flatten(1).T.numpy() for name in seen.names]) for place in places]
+    scaled = [normed(place, model.readout.norm) for place in states]
 
     def score(weights: np.ndarray) -> float:
-        logits = model.head.weight.detach().numpy() @ vector_by_hand(model.readout, weights, scaled)
+        logits = model.head.weight.detach().numpy() @ vector_by_hand(model.readout, weights, *scaled)
         logits = logits + model.head.bias.detach().numpy()
         return float(logits[target] - logits.mean())
 
@@ -143,19 +151,32 @@ def read_by_hand(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> tuple
     return weights, slope
 
 
-def vector_by_hand(readout: Readout, weights: np.ndarray, states: np.ndarray) -> np.ndarray:
+def vector_by_hand(readout: Readout, weights: np.ndarray, before: np.ndarray, final: np.ndarray) -> np.ndarray:
     """The image vector of one picture, given each query's weight of each of the 5 patches."""
-    read = [weights[:, own] @ states[own] for own in OWN]  # (queries, d) of each backbone
+    read = [weights[:, own] @ before[own] for own in OWN]  # (queries, d) of each backbone
     layers = readout.value.layers
     said = [layers[m if len(layers) > 1 else 0].weight.detach().numpy() for m in range(2)]
     vector = sum(value @ block[: readout.queries].ravel() for value, block in zip(said, read, strict=True))
     if readout.interplay is None:
         return vector
-    norm, _, last = readout.interplay.say
-    enters = [layer.weight.detach().numpy() for layer in readout.interplay.enter.layers]
-    entered = normed(sum(enter @ block[-1] for enter, block in zip(enters, read, strict=True)), norm)
+    heard = [weights[-1, own] @ final[own] for own in OWN]
+    together = said_together(readout.interplay, [block[-2] for block in read])
+    return vector + together + said_together(readout.exchange, heard)
+
+
+def said_together(mlp: Interplay, means: list[np.ndarray]) -> np.ndarray:
+    norm, _, last = mlp.say
+    enters = [layer.weight.detach().numpy() for layer in mlp.enter.layers]
+    entered = normed(sum(enter @ mean for enter, mean in zip(enters, means, strict=True)), norm)
     gelu = np.array([x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in entered])
-    return vector + last.weight.detach().numpy() @ gelu
+    return last.weight.detach().numpy() @ gelu
+
+
+def carried(model: gf.GraFeatMerge, read: np.ndarray, rules: list[np.ndarray]) -> np.ndarray:
+    """What each query reads (queries, 5), through the layers before the place where it reads, mean over queries."""
+    late = read[-1] @ rules[-1] if model.config.parted else read.sum(axis=0) @ rules[-1]
+    early = read[:-1].sum(axis=0) @ rules[DEPTH] if model.config.parted else 0
+    return (late + early) / len(read)
 
 
 def normed(x: np.ndarray, norm: nn.LayerNorm) -> np.ndarray:
@@ -167,13 +188,13 @@ def normed(x: np.ndarray, norm: nn.LayerNorm) -> np.ndarray:
 def test_rollout_by_hand(readout: str) -> None:
     """Abnar and Zuidema: Â = ½ A + ½ I with rows brought to sum 1, R = Â_L … Â_1."""
     model, seen = built(TWO_THREE, heads=2, readout=readout), grids(TWO_THREE)[1]
-    rolled = np.eye(5)
+    rolled = [np.eye(5)]  # after each layer
     for heads in dense(model, seen):
         mixed = 0.5 * sum(heads) / 2 + 0.5 * np.eye(5)
-        rolled = (mixed / mixed.sum(axis=1, keepdims=True)) @ rolled
+        rolled.append((mixed / mixed.sum(axis=1, keepdims=True)) @ rolled[-1])
     weights, _ = read_by_hand(model, seen, 0)
     found = relevance(model, seen, method="attention_rollout")
-    same(found.flat[0], torch.tensor(weights.mean(axis=0) @ rolled))
+    same(found.flat[0], torch.tensor(carried(model, weights, rolled)))
     assert float(found.flat.sum()) == pytest.approx(1, abs=1e-6)
 
 
@@ -183,7 +204,7 @@ def test_chefers_rules_by_hand(rank: int, readout: str) -> None:
     """Chefer et al.: Ā = E_heads[(∇A ⊙ A)⁺], eq. 5; R ← R + Ā · R, eq. 6, 7, 11, and 10 without normalising."""
     model, seen = built(TWO_THREE, heads=2, readout=readout), grids(TWO_THREE)[1]
     target = int(model(seen).logits.argsort(descending=True)[0, rank])  # the predicted class, and the next
-    rules = np.eye(5)
+    rules = [np.eye(5)]  # after each layer
     for heads, gradients in zip(dense(model, seen), slopes(model, seen, target), strict=True):
         positive = (
             sum(np.maximum(slope * weight, 0) for slope, weight in zip(gradients, heads, strict=True)) / 2
@@ -192,10 +213,10 @@ def test_chefers_rules_by_hand(rank: int, readout: str) -> None:
         for i in range(5):
             for j in range(5):
                 for p in range(5):
-                    addition[i, j] += positive[i, p] * rules[p, j]
-        rules = rules + addition
+                    addition[i, j] += positive[i, p] * rules[-1][p, j]
+        rules.append(rules[-1] + addition)
     weights, slope = read_by_hand(model, seen, target)
-    expected = np.maximum(weights * slope, 0).mean(axis=0) @ rules
+    expected = carried(model, np.maximum(weights * slope, 0), rules)
     found = relevance(model, seen, target, method="gradient_rollout").flat[0]
     same(found, torch.tensor(expected))
     assert (

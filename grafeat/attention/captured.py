@@ -71,6 +71,13 @@ class CapturedAttention:
         """How many layers of a kind were captured; they are numbered from 0."""
         return sum(captured == kind for captured, _ in self._layers)
 
+    @property
+    def order(self) -> list[tuple[int, tuple[Kind, ...]]]:
+        """The layers in the order of the pass: the number of each among those of its kind, and its kinds of edges."""
+        there = set(self.kinds)
+        passed = {(layer, self.together(kind, layer)): None for kind, layer in self._layers}
+        return [(layer, own) for layer, kinds in passed if (own := tuple(kind for kind in kinds if kind in there))]
+
     def together(self, kind: Kind, layer: int) -> tuple[Kind, ...]:
         """The kinds of edges that share one softmax with this one in a layer: both in a joint layer, else itself."""
         return self._checked(kind, (), layer, None).attention.kinds

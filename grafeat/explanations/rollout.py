@@ -2,7 +2,8 @@
 
 In a rollout a relevance matrix R (n, n) starts as the identity, each layer multiplies it from the left, and the
 readout's row w reads it: w · R. Here w is carried back through the layers, from the last to the first, which gives the
-same row without a product of two n × n matrices.
+same row without a product of two n × n matrices. What the readout reads before any message between backbones joins it
+there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,7 @@ def attention_rollout(model: PatchModel, grids: Sequence[FeatureGrid]) -> Row:
 
     Each layer's weights, mean over heads, are mixed half and half with the identity for the residual path, and the rows
     brought back to sum 1; a backbone without cross edges passes on what it has. The readout's weights, mean over
-    queries, read the product. The values of all patches together sum to 1.
+    queries, read the product of the layers before them. The values of all patches together sum to 1.
 
     Args:
         model: The model.
@@ -87,12 +88,14 @@ def attention_rollout(model: PatchModel, grids: Sequence[FeatureGrid]) -> Row:
     with kept_weights(model) as layers:
         output = model(grids)
     graph = model.patches(tuple(grids))
-    row = _joined({name: block.flatten(2).mean(dim=1) for name, block in output.reading.items()}, graph)
-    for layer in reversed(layers):
-        mean = {name: weights.mean(dim=1) for name, weights in layer.weights.items()}
-        row = row / (1 + _row_sums(mean, row, graph))  # rows of (A + I) / 2, brought to sum 1
-        row = row + _carried(row, layer.kind, mean, graph)
-    return row
+    means = [{name: block.mean(dim=1) for name, block in layer.weights.items()} for layer in layers]
+    reading = {name: block.flatten(2) for name, block in output.reading.items()}
+
+    def through(row: Row, number: int) -> Row:
+        row = row / (1 + _row_sums(means[number], row, graph))  # rows of (A + I) / 2, brought to sum 1
+        return row + _carried(row, layers[number].kind, means[number], graph)
+
+    return _carried_back(model, _joined(reading, graph), layers, graph, through)
 
 
 def gradient_rollout(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> Row:
@@ -110,10 +113,10 @@ def gradient_rollout(model: PatchModel, grids: Sequence[FeatureGrid], score: Sco
     10 normalises the self-attention relevance that co-attention carries on; with the plain product here all rules are
     one matrix product, whatever the number of backbones. The readout takes the place of their class token's row.
     """
-    with kept_weights(model) as layers:
+    with kept_weights(model) as layers, _states_read(model) as states:
         output = model(grids)
     graph = model.patches(tuple(grids))
-    row = _joined(_reading_relevance(model, output, score), graph)
+    reading = _joined(_reading_relevance(model, output, states, graph, score), graph)
     flat = [weights for layer in layers for weights in layer.weights.values()]
     found = iter(
         torch.autograd.grad(score(output.logits).sum(), flat, materialize_grads=True) if flat else ()
@@ -125,13 +128,15 @@ def gradient_rollout(model: PatchModel, grids: Sequence[FeatureGrid], score: Sco
         }
         for layer in layers
     ]
-    for layer, positive in zip(reversed(layers), reversed(raised), strict=True):
-        row = row + _carried(row, layer.kind, positive, graph)
-    return row
+
+    def through(row: Row, number: int) -> Row:
+        return row + _carried(row, layers[number].kind, raised[number], graph)
+
+    return _carried_back(model, reading, layers, graph, through)
 
 
 def grad_cam(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> Row:
-    """Gradient times final vertex state, summed over channels.
+    """Gradient times the vertex state that is read, summed over channels and over the places where it is read.
 
     The state is taken behind the readout's LayerNorm. Before it the product would always be 0, since a state times any
     factor is read alike.
@@ -144,13 +149,10 @@ def grad_cam(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> R
     Source: Selvaraju et al., Grad-CAM, ICCV 2017, without averaging the gradient over places: Draelos and Carin,
     HiResCAM, arXiv 2011.08891.
     """
-    seen: list[Tensor] = []
-    hook = model.readout.norm.register_forward_hook(lambda module, given, states: seen.append(states))
-    try:
+    with _states_read(model) as seen:
         logits = model(grids).logits
-    finally:
-        hook.remove()
-    return (torch.autograd.grad(score(logits).sum(), seen[0])[0] * seen[0]).sum(dim=2)
+    slopes = torch.autograd.grad(score(logits).sum(), seen)
+    return torch.stack([(slope * state).sum(dim=2) for slope, state in zip(slopes, seen, strict=True)]).sum(dim=0)
 
 
 @torch.no_grad()
@@ -220,20 +222,53 @@ def _without(kind: LayerKind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Atte
     return attend
 
 
+@contextmanager
+def _states_read(model: PatchModel) -> Iterator[list[Float[Tensor, "b n d"]]]:
+    """Keeps the states that the readout reads in a model's next pass, behind its norm, from each place of the pass."""
+    seen: list[Tensor] = []
+    hook = model.readout.norm.register_forward_hook(lambda module, given, states: seen.append(states))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 def _reading_relevance(
-    model: PatchModel, output: MergeOutput, score: Score
-) -> dict[str, Float[Tensor, "b patches"]]:
-    """Weights of the readout times what the score gains by them, if positive, mean over queries."""
-    readout = model.readout
+    model: PatchModel,
+    output: MergeOutput,
+    states: Sequence[Float[Tensor, "b n d"]],
+    graph: PatchGraph,
+    score: Score,
+) -> dict[str, Float[Tensor, "b queries patches"]]:
+    """Weights of the readout times what the score gains by them, if positive."""
     weights = {name: block.flatten(2).detach().requires_grad_() for name, block in output.reading.items()}
-    states = {name: readout.norm(block.detach().flatten(2).mT) for name, block in output.vertices.items()}
+    read = [{name: one.detach()[:, own] for name, own in graph.slices.items()} for one in states]
     gained = torch.autograd.grad(
-        score(model.head(readout.vector(weights, states))).sum(), list(weights.values())
+        score(model.head(model.readout.vector(weights, *read))).sum(), list(weights.values())
     )
     return {
-        name: (gain * block).clamp(min=0).mean(dim=1).detach()
+        name: (gain * block).clamp(min=0).detach()
         for (name, block), gain in zip(weights.items(), gained, strict=True)
     }
+
+
+def _carried_back(
+    model: PatchModel,
+    reading: Float[Tensor, "b queries n"],
+    layers: Sequence[LayerWeights],
+    graph: PatchGraph,
+    through: Callable[[Row, int], Row],
+) -> Row:
+    """What the readout reads, mean over queries, through the layers before the place where each query reads."""
+    queries = reading.shape[1]
+    late = model.readout.late(graph.names) or queries
+    early, row = (part.sum(dim=1) / queries for part in reading.split([queries - late, late], dim=1))
+    hears = next((number for number, layer in enumerate(layers) if layer.kind != "intra"), 0)
+    for number in reversed(range(len(layers))):
+        row = through(row, number)
+        if number == hears:
+            row = row + early
+    return row
 
 
 def _carried(row: Row, kind: LayerKind, weights: dict[str, Float[Tensor, "b _ keys"]], graph: PatchGraph) -> Row:
@@ -256,8 +291,8 @@ def _keys(kind: LayerKind, name: str, graph: PatchGraph) -> Int[Tensor, " keys"]
     return attended_to(name, kind, graph).nonzero()[:, 0]
 
 
-def _joined(blocks: dict[str, Float[Tensor, "b _"]], graph: PatchGraph) -> Row:
-    return torch.cat([blocks[name] for name in graph.names], dim=1)
+def _joined(blocks: dict[str, Float[Tensor, "b queries _"]], graph: PatchGraph) -> Float[Tensor, "b queries n"]:
+    return torch.cat([blocks[name] for name in graph.names], dim=2)
 
 
 def _keeping(kept: Weights, attend: Attend) -> Attend:

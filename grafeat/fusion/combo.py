@@ -81,13 +81,15 @@ class ClassToken(PatchReadout):
         return self.vector(parts, states), weights
 
     def vector(
-        self, weights: Mapping[str, Float[Tensor, "b queries _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
+        self,
+        weights: Mapping[str, Float[Tensor, "b queries _"]],
+        *states: Mapping[str, Float[Tensor, "b _ d"]],
     ) -> Float[Tensor, "b d"]:
         """The image vector, given each patch's weight, and its state behind the norm."""
         read = []
         for name, block in weights.items():
-            values = self.value(states[name]).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (b, heads, patches, k)
-            read.append((block[:, :, None] @ values).flatten(1))
+            values = self.value(states[-1][name]).unflatten(2, (self.heads, -1))  # (b, patches, heads, k)
+            read.append((block[:, :, None] @ values.transpose(1, 2)).flatten(1))
         token = self.token + self.out(torch.stack(read).sum(dim=0))
         return self.last(token + self.mlp(self.after(token)))
 

@@ -62,7 +62,7 @@ def strongest_paths(
     """The strongest paths on which information can flow from one patch to another through all layers.
 
     A path starts on the patch `source` before the first layer and is on the patch `target` after the last one. In each
-    layer, intra 0, cross 0, intra 1 and so on, or joint 0, joint 1 and so on, it either stays put or hops. A hop to a
+    layer, in the order of the pass, it either stays put or hops. A hop to a
     patch has the weight with which that patch attends to the one before: information flows against the direction in
     which patches attend. Staying put has weight 1, as the residual passes the state on whole; a patch's attention to
     itself goes into that. The weight of a path is the product of its hops' weights. The same hop in another layer makes
@@ -92,14 +92,12 @@ def strongest_paths(
     best = torch.full((attention.graph.num_vertices, count), -torch.inf, dtype=torch.float64)
     best[start, 0] = 0
     check_layers(attention)
-    layers = max(attention.layers(kind) for kind in attention.kinds)
     trail = []
-    for layer in range(layers):
+    for layer, kinds in attention.order:
         weights = matrix(attention, layer, head, picture).fill_diagonal_(0)
-        for kinds in [attention.kinds] if attention.joint else [(kind,) for kind in attention.kinds]:
-            logs = weights.where(of_kinds(attention, kinds), 0).log()
-            best, vertices, ranks, hops = _extended(best, logs)
-            trail.append((layer, vertices, ranks, hops))
+        logs = weights.where(of_kinds(attention, kinds), 0).log()
+        best, vertices, ranks, hops = _extended(best, logs)
+        trail.append((layer, vertices, ranks, hops))
     found = [rank for rank in range(count) if best[end, rank] > -torch.inf]
     return [_route(attention.graph, trail, start, end, rank) for rank in found]
 
