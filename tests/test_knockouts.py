@@ -6,6 +6,7 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
+from grafeat.explanations.rollout import attention_layers
 from grafeat.graph import PatchGraph
 from grafeat.readout import READOUTS
 
@@ -24,9 +25,8 @@ def built(readout: str = "each") -> gf.GraFeatMerge:
     """A model in float64 whose messages matter."""
     model = gf.GraFeatMerge.for_grids(grids(), num_classes=3, width=12, heads=HEADS, depth=DEPTH, readout=readout)
     with torch.no_grad():
-        for step in model.steps:
-            for layer in (step.intra, step.cross):
-                layer.update.layers[0][-1].weight *= 10
+        for layer in attention_layers(model):
+            layer.update.layers[0][-1].weight *= 10
     return model.double()
 
 
@@ -50,9 +50,8 @@ def test_the_explicit_pass_is_the_fused_one() -> None:
     """Attention that is computed without the fused pass, and knocks nothing out, gives the same logits."""
     model = built()
     before = model(grids()).logits
-    for step in model.steps:
-        for layer in (step.intra, step.cross):
-            layer.attend = lambda _, logits: logits.softmax(dim=-1)
+    for layer in attention_layers(model):
+        layer.attend = lambda _, logits: logits.softmax(dim=-1)
     same(model(grids()).logits, before)
 
 
@@ -61,8 +60,9 @@ def test_all_cross_edges_out_is_a_model_whose_cross_messages_are_dropped(readout
     model = built(readout)
     with knock_out(model, KnockOut("cross"), GRAPH):
         found = model(grids()).logits
-    for step in model.steps:
-        step.cross.relation.data.zero_()  # the gate closed: every message is zero
+    for layer in attention_layers(model):
+        if layer.kind == "cross":
+            layer.relation.data.zero_()  # the gate closed: every message is zero
     same(found, model(grids()).logits)
 
 
@@ -95,12 +95,11 @@ def test_weights_are_those_of_a_softmax_without_the_edges(one: KnockOut) -> None
     """By hand, from the queries and keys: masked with −∞ before the softmax, zero where a row has none left."""
     model, found = built(), {}
     with knock_out(model, one, GRAPH):
-        for number, step in enumerate(model.steps):
-            for kind, layer in (("intra", step.intra), ("cross", step.cross)):
-                inner = layer.attend or (lambda _, logits: logits.softmax(dim=-1))
-                layer.attend = lambda name, logits, inner=inner, at=(kind, number): found.setdefault(
-                    (*at, name), (logits, inner(name, logits))
-                )[1]
+        for number, layer in enumerate(attention_layers(model)):  # all intra layers, then all cross layers
+            inner = layer.attend or (lambda _, logits: logits.softmax(dim=-1))
+            layer.attend = lambda name, logits, inner=inner, at=(layer.kind, number % DEPTH): found.setdefault(
+                (*at, name), (logits, inner(name, logits))
+            )[1]
         model(grids())
     every = torch.arange(GRAPH.num_vertices)
     for (kind, number, name), (logits, weights) in found.items():
