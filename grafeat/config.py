@@ -17,7 +17,7 @@ class MergeConfig:
         depth: Steps; each is an intra layer and a cross layer.
         heads: Attention heads.
         readout: How the image vector is read: `each`, `relation`, `attention` or `mean`; see `Readout`.
-        queries: Learned queries of the readout; interplay and exchange have one more each, which is even.
+        queries: Learned queries of the readout; interplay and exchange have one more each.
         components: Principal components kept of each backbone's channels; all of them where it has fewer.
         shared: Whether all backbones use the same attention layers.
         intra: Whether there are intra layers.

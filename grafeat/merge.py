@@ -113,6 +113,8 @@ class GraFeatMerge(PatchModel):
         self.head = nn.Linear(width, config.num_classes)
         if not config.positions:  # drawn all the same, so that all else begins alike
             self.place = self.rotary = self.readout.place = None
+            if self.readout.exchange is not None:
+                self.readout.exchange.place = None
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

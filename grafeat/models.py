@@ -27,8 +27,8 @@ class MergeOutput:
         own: Logits (b, t) that each backbone's own vertices give by themselves, by name; empty for a model without.
         reading: Weight (b, queries, h, w) of each backbone's patches in the image vector, by name; over the patches of
             all backbones they sum to 1. They say where the vector is read, which is routing, not importance. Where
-            there are several backbones, a merge has two queries behind the learned ones: those of its interplay and of
-            its exchange, which weigh all evenly.
+            there are several backbones, a merge has two queries more: its interplay's, which weighs all evenly, and its
+            exchange's.
         states: Vertex states before the first step and after each, as `vertices`; empty unless asked for.
         apart: Class logits (b, t) without the exchange, as if no message between backbones were read; None for a model
             that has none.

@@ -88,6 +88,26 @@ class Interplay(nn.Module):
         return self.say(torch.stack([self.enter(mean, name) for name, mean in means.items()]).sum(dim=0))
 
 
+class Exchange(Interplay):
+    """What several backbones say after their messages: an interplay of what one learned query reads from each.
+
+    A mean would do where every patch has heard something; where only one has, a query finds it.
+
+    Args:
+        names: The backbones that the model knows.
+        width: Channels d of a vertex.
+        places: Features f of a vertex's place.
+        hidden: Width of the MLP.
+    """
+
+    place: Tensor | None
+
+    def __init__(self, names: tuple[str, ...], width: int, places: int, hidden: int) -> None:
+        super().__init__(names, width, hidden)
+        self.state = PerBackbone(names, lambda: nn.Linear(width, 1, bias=False), shared=False)
+        self.place = nn.Parameter(torch.randn(places, 1))
+
+
 class Readout(PatchReadout):
     """Some learned queries attend over all vertices; what they read becomes one image vector.
 
@@ -97,9 +117,9 @@ class Readout(PatchReadout):
 
     - `each`: the softmax of the relation embeddings, the same for every picture; every backbone has its own queries.
       With equal embeddings the logits are the average of what the backbones say by themselves, an ensemble. An
-      `Interplay` adds what only several can say, and an exchange, which is another one, what they say after they have
-      heard of each other: it reads the final states, and all others those before any message between backbones. Each
-      of the two reads by one more query, which weighs all patches and all backbones evenly.
+      `Interplay` adds what only several can say, by one more query, which weighs all patches evenly. An `Exchange` adds
+      what they say after they have heard of each other: its query, the last, reads the final states, and all others
+      those before any message between backbones. In both all backbones have the same mass.
     - `relation`: one softmax over all vertices, each backbone's logits moved by its relation embedding and by −log n.
     - `attention`: the same without relation embeddings.
     - `mean`: equal weights for a backbone's vertices, and for the backbones.
@@ -112,7 +132,7 @@ class Readout(PatchReadout):
         kind: One of the kinds above.
         relations: Whether the relation embeddings are learned; else all backbones have the same mass.
         interplay: Whether `each` has an interplay.
-        exchange: Whether it has an exchange, too; each of the two is then half as wide.
+        exchange: Whether it has an exchange, too; each of the two is then about half as wide.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
@@ -148,7 +168,8 @@ class Readout(PatchReadout):
         several = kind == "each" and interplay and len(names) > 1
         hidden = WIDER * width // (1 + exchange)
         self.interplay = Interplay(names, width, hidden) if several else None
-        self.exchange = Interplay(names, width, hidden) if several and exchange else None
+        # The channel that it lacks pays for its query.
+        self.exchange = Exchange(names, width, places, hidden - 1) if several and exchange else None
         self.without = None
 
     def forward(
@@ -172,8 +193,11 @@ class Readout(PatchReadout):
         final = self._normed(x, graph) if self.late(graph.names) else first
         lie = dict(zip(graph.names, places.split(list(graph.sizes.values())), strict=True))
         logits = {name: self._logits(state, lie[name], name) for name, state in first.items()}
-        if more := self._more(graph.names):
-            logits = {name: F.pad(block, (0, more)) for name, block in logits.items()}
+        if self._more(graph.names):
+            logits = {name: F.pad(block, (0, 1)) for name, block in logits.items()}  # the interplay's, even
+        if self.exchange is not None and self.late(graph.names):
+            asked = {name: _asked(self.exchange, state, lie[name], name) for name, state in final.items()}
+            logits = {name: torch.cat([block, asked[name]], dim=2) for name, block in logits.items()}
         if self.without is not None:
             logits = {name: self.without(name, block) for name, block in logits.items()}
         local = {name: _softmax(block).mT for name, block in logits.items()}  # (b, queries, patches)
@@ -254,9 +278,9 @@ class Readout(PatchReadout):
         found = [vector]
         for number, (mlp, states) in enumerate(((self.interplay, first), (self.exchange, final))):
             if mlp is not None and len(weights) > 1:
-                even = {name: block[:, q + number, None] for name, block in weights.items()}
-                left = torch.stack([(block > 0).any(dim=2) for block in even.values()]).sum(dim=0)  # with patches
-                means = {name: (block @ states[name])[:, 0] for name, block in even.items()}
+                rows = {name: block[:, q + number, None] for name, block in weights.items()}
+                left = torch.stack([(row > 0).any(dim=2) for row in rows.values()]).sum(dim=0)  # with patches
+                means = {name: (row @ states[name])[:, 0] for name, row in rows.items()}
                 vector = vector + mlp(means) * (left > 1)
             found.append(vector)
         return found[1], found[2]
@@ -272,8 +296,7 @@ class Readout(PatchReadout):
     ) -> Float[Tensor, "b patches queries"]:
         if self.state is None:
             return states.new_zeros(*states.shape[:2], self.queries)
-        logits = self.state(states, name)
-        return logits if self.place is None else logits + places @ self.place
+        return _asked(self, states, places, name)
 
     def _more(self, names: Collection[str]) -> int:
         """How many queries there are behind the learned ones: those of interplay and exchange, for two backbones."""
@@ -292,6 +315,18 @@ class Readout(PatchReadout):
         if self.kind in ("relation", "attention"):
             presence = logits.logsumexp(dim=1) - there.clamp(min=1).to(logits).log()
         return (presence + self._moved(name, logits.shape[-1]).to(presence)).masked_fill(there == 0, -torch.inf)
+
+
+def _asked(
+    asks: Readout | Exchange,
+    states: Float[Tensor, "b patches d"],
+    places: Float[Tensor, "patches f"],
+    name: str,
+) -> Float[Tensor, "b patches queries"]:
+    """The logits of learned queries for a backbone's patches, from their states and their places."""
+    assert asks.state is not None
+    logits = asks.state(states, name)
+    return logits if asks.place is None else logits + places @ asks.place
 
 
 def _softmax(logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:

@@ -81,7 +81,7 @@ def test_without_positions_the_order_of_patches_does_not_matter(options: dict) -
 def test_without_positions_nothing_of_them_is_learned_and_all_else_starts_alike() -> None:
     placed, blind = built(seed=7), built(seed=7, positions=False)
     gone = set(placed.state_dict()) - set(blind.state_dict())
-    assert gone == {"place.weight", "rotary.frequencies", "readout.place"}
+    assert gone == {"place.weight", "rotary.frequencies", "readout.place", "readout.exchange.place"}
     assert same(placed, blind) == set(blind.state_dict())
 
 

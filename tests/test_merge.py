@@ -161,6 +161,8 @@ def never_had(model: GraFeatMerge, kept: tuple[str, ...]) -> GraFeatMerge:
     if smaller.readout.place is not None:
         smaller.readout.place.data = model.readout.place.data
     both = ("readout.interplay.say", "readout.exchange.say") if smaller.readout.interplay else ()
+    if smaller.readout.exchange is not None:
+        smaller.readout.exchange.place.data = model.readout.exchange.place.data
     for part in ("place", "rotary", "head", "readout.norm", *both):
         smaller.get_submodule(part).load_state_dict(model.get_submodule(part).state_dict())
     return smaller
@@ -324,13 +326,17 @@ def test_without_an_exchange_there_is_nothing_apart(options: dict) -> None:
     assert [list(step.layers) for step in model.steps] == [list(model.kinds)] * DEPTH
 
 
-def test_an_exchange_takes_half_of_the_interplays_width_so_that_the_size_is_the_same() -> None:
+@pytest.mark.parametrize("width", [12, 24, 60])
+def test_interplay_and_exchange_are_together_as_large_as_an_interplay_alone(width: int) -> None:
+    """So that a merge without cross layers is as large as one that has an exchange, but for those layers."""
+
     def size(part: nn.Module) -> int:
         return sum(parameter.numel() for parameter in part.parameters())
 
-    parted, intra = built().readout, built(cross=False).readout
-    assert size(parted.interplay) == size(parted.exchange)
-    assert size(parted.interplay) + size(parted.exchange) == size(intra.interplay)
+    both, alone = built(width=width).readout, built(width=width, cross=False).readout
+    assert size(both.interplay) + size(both.exchange) == pytest.approx(size(alone.interplay), rel=0.02)
+    enter = both.exchange.enter.layers[0]
+    assert enter.out_features == both.interplay.enter.layers[0].out_features - 1 == 4 * width - 1
 
 
 def test_the_vector_is_public_and_the_head_reads_it() -> None:

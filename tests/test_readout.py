@@ -270,7 +270,7 @@ def test_the_query_of_an_interplay_weighs_all_evenly_whatever_the_relation_embed
 
 
 def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() -> None:
-    """What it adds is MLP(Σ_m U_m·mean_m) of the final states; without it the vector is that of the states before."""
+    """What it adds is MLP(Σ_m U_m·read_m), of what its query reads from the final states of each backbone."""
     made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True, exchange=True)
     nn.init.normal_(made.relation)
     for kept in (NAMES, ("lite", "cnn"), ("vit",)):
@@ -284,14 +284,19 @@ def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() 
             assert found.apart is None and found.weights.shape == (B, Q, graph.num_vertices)
             assert torch.equal(found.vector, found.own["vit"])
             continue
-        assert torch.equal(found.apart, plain.apart) and torch.equal(found.weights, plain.weights)
+        assert torch.equal(found.apart, plain.apart)
         assert found.weights.shape == (B, Q + 2, graph.num_vertices)
-        assert torch.equal(found.weights[:, Q], found.weights[:, Q + 1])  # both weigh all evenly
-        means = [made.norm(x)[:, graph.slices[name]].mean(dim=1) / len(kept) for name in kept]
-        weights = [made.exchange.enter.layers[NAMES.index(name)].weight for name in kept]
-        entered = sum(mean @ weight.T for mean, weight in zip(means, weights, strict=True))
-        assert entered.shape == (B, 4 * D)  # half of an interplay's that is alone
-        expected = F.gelu(F.layer_norm(entered, [4 * D])) @ made.exchange.say[2].weight.T
+        assert torch.equal(found.weights[:, : Q + 1], plain.weights[:, : Q + 1])
+        entered, asked, hidden = torch.zeros(()), [], 4 * D - 1  # half of an interplay's that is alone, less one
+        for name in kept:
+            number, states = NAMES.index(name), made.norm(x)[:, graph.slices[name]]
+            query = made.exchange.state.layers[number].weight[0]
+            logits = states @ query + places[graph.slices[name]] @ made.exchange.place[:, 0]
+            asked.append(logits.softmax(dim=1) / len(kept))
+            read = torch.einsum("bn,bnd->bd", asked[-1], states)
+            entered = entered + read @ made.exchange.enter.layers[number].weight.T
+        close(found.weights[:, -1], torch.cat(asked, dim=1))
+        expected = F.gelu(F.layer_norm(entered, [hidden])) @ made.exchange.say[2].weight.T
         assert expected.abs().max() > 1e-3
         close(found.vector - found.apart, expected)
 
