@@ -106,3 +106,10 @@ class MergeConfig:
     def silent(self) -> int:
         """Steps without messages between backbones, before those with them, where these are parted."""
         return self.depth if self.parted and self.intra and not self.joint else 0
+
+    @property
+    def steps(self) -> list[tuple[Kind, ...]]:
+        """The kinds of edges of each step: all of them, or where there are silent steps, one kind after the other."""
+        if self.silent:
+            return [(kind,) for kind in self.kinds for _ in range(self.depth)]
+        return [self.kinds] * self.depth

@@ -99,7 +99,7 @@ class GraFeatMerge(PatchModel):
         self.types = nn.Parameter(torch.randn(len(names), width) / 10)
         self.place: nn.Linear | None = nn.Linear(4 * OCTAVES, width, bias=False)
         self.rotary: RotaryPositions | None = RotaryPositions(width // config.heads)
-        self.steps = nn.ModuleList(Step(config, kinds) for kinds in _steps(config))
+        self.steps = nn.ModuleList(Step(config, kinds) for kinds in config.steps)
         self.readout = Readout(
             names,
             width,
@@ -125,6 +125,11 @@ class GraFeatMerge(PatchModel):
     def depth(self) -> int:
         """How often there are messages of each kind."""
         return self.config.depth
+
+    @property
+    def order(self) -> list[tuple[Kind, ...]]:
+        """The kinds of edges over which each step sends messages, in the order of the pass."""
+        return self.config.steps
 
     @property
     def heads(self) -> int:
@@ -302,13 +307,6 @@ class GraFeatMerge(PatchModel):
             return None
         rows, count = self.part or (slice(None), len(x))
         return (torch.rand(count, 1, 1, device=x.device) >= self.config.cross_drop)[rows].to(x)
-
-
-def _steps(config: MergeConfig) -> list[tuple[Kind, ...]]:
-    """The kinds of edges of each step."""
-    if config.silent:
-        return [(kind,) for kind in config.kinds for _ in range(config.depth)]
-    return [config.kinds] * config.depth
 
 
 def _layer(kind: type[L], config: MergeConfig) -> L:

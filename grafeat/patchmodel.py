@@ -33,6 +33,11 @@ class PatchModel(GridModel):
         """How often there are messages of each kind."""
 
     @property
+    def order(self) -> list[tuple[Kind, ...]]:
+        """The kinds of edges over which each step sends messages, in the order of the pass."""
+        return [self.kinds] * self.depth
+
+    @property
     @abstractmethod
     def heads(self) -> int:
         """Attention heads of each layer."""

@@ -229,6 +229,24 @@ def test_a_model_without_attention_is_refused(grids: gf.GridSet) -> None:
         Explorer(concat, grids)
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, [(0, "intra"), (1, "intra"), (0, "cross"), (1, "cross")]),
+        ({"interplay": False}, [(0, ""), (1, "")]),
+        ({"joint": True}, [(0, ""), (1, "")]),
+        ({"cross": False}, [(0, ""), (1, "")]),
+    ],
+    ids=str,
+)
+def test_every_step_says_its_layer_and_its_kind_where_others_are_of_another(
+    grids: gf.GridSet, options: dict, steps: list
+) -> None:
+    explorer = Explorer(gf.GraFeatMerge.for_grids(grids, num_classes=3, depth=2, **options), grids)
+    assert [(step["layer"], step["kind"]) for step in explorer._facts["steps"]] == steps
+    assert len(explorer._source[0].output.states) == 1 + len(steps)
+
+
 def test_one_backbone_has_intra_attention_alone(model: gf.GraFeatMerge, grids: gf.GridSet) -> None:
     explorer = Explorer(model, grids.only("vit"))
     assert explorer._facts["kinds"] == ["intra"]

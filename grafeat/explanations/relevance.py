@@ -100,7 +100,7 @@ def relevance(
     | `attention_rollout` | routing: attention multiplied through layers and readout; the same for every class |
     | `gradient_rollout` | attention that raises the logit, multiplied through layers and readout |
     | `gradient_x_input` | gradient times standardised features |
-    | `grad_cam` | gradient times the patch's final vertex state |
+    | `grad_cam` | gradient times the patch's vertex state, where it is read |
     | `integrated_gradients` | gradient times features, averaged on the way from the baseline: sums to the change |
     | `gradient_shap` | the same at random places on the way and with noise |
     | `feature_ablation` | what the logit loses if the patch becomes the mean patch |

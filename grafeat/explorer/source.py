@@ -20,6 +20,7 @@ from grafeat.graph import PatchGraph
 from grafeat.grids import WHOLE, GridSet
 from grafeat.measures import communities, pagerank
 from grafeat.models import GridModel, MergeOutput, evaluating
+from grafeat.patchmodel import PatchModel, check_patches
 from grafeat.pictures import PictureSet
 from grafeat.plots.features import ComponentColours
 from grafeat.plots.palette import DIVERGING, SEQUENTIAL, backbone_colours
@@ -113,6 +114,7 @@ class Source:
             "kinds": list(attention.kinds),
             "joint": attention.joint,
             "layers": max(attention.layers(kind) for kind in attention.kinds),
+            "steps": [{"layer": layer, "kind": kind} for layer, kind in _steps(check_patches(self.model))],
             "heads": attention.heads,
             "classes": list(self.model.classes),
             "pictures": len(self),
@@ -213,6 +215,15 @@ def encoded(picture: Tensor, side: int) -> bytes:
     image.save(files[0], "PNG", optimize=True)
     image.save(files[1], "WEBP", quality=85)
     return min((file.getvalue() for file in files), key=len)
+
+
+def _steps(model: PatchModel) -> list[tuple[int, str]]:
+    """Of each step the number of its layers, and their kind if other steps are of another one; else no word."""
+    found: list[tuple[int, str]] = []
+    for number, kinds in enumerate(model.order):
+        before = sum(kinds == other for other in model.order[:number])
+        found.append((before, kinds[0] if len(set(model.order)) > 1 else ""))
+    return found
 
 
 def _vectors(states: dict[str, Tensor]) -> Tensor:

@@ -54,6 +54,17 @@ def test_every_picture_layer_and_head(view: View, explorer: gf.Explorer) -> None
             expect(view.root.locator("aside h3 .note").first).to_contain_text(f"{picture + 2} of {PICTURES}")
 
 
+def test_a_click_on_the_states_after_a_step_goes_to_its_layer(view: View) -> None:
+    """Both intra layers come first, then both cross layers: a layer's number is there twice."""
+    canvas = view.root.locator(".states canvas")
+    pitch = canvas.bounding_box()["width"] / (1 + 2 * LAYERS)
+    for step, layer in enumerate(("0", "1", "0", "1"), start=1):
+        canvas.click(position={"x": (step + 0.5) * pitch, "y": 30})
+        expect(view.root.locator(".player .note")).to_have_text(f"layer {layer}, last {LAYERS - 1}")
+    expect(canvas).to_have_attribute("aria-label", re.compile("before the first step and after each of 4, "))
+    shoot(view.page, "page-states")
+
+
 def test_keys_and_graph(view: View, explorer: gf.Explorer) -> None:
     view.stage("third").focus()
     view.page.keyboard.press("ArrowDown")

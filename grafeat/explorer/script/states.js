@@ -22,6 +22,7 @@ export class States extends Part {
     this.seen = seen;
     const { states } = this.data.arrays;
     const steps = states.length / (3 * this.graph.n);
+    const after = [null, ...this.facts.steps];
     const aspect = this.data.aspect;
     const side = Math.floor(clamp(220 / steps - 4, 16, 44));
     const high = Math.round(side * aspect);
@@ -33,10 +34,10 @@ export class States extends Part {
     context.font = this.font;
     this.pitch = side + 4;
     for (let step = 0; step < steps; step++) {
-      const here = step === this.state("layer") + 1;
+      const here = after[step]?.layer === this.state("layer");
       context.fillStyle = this.colour(here ? "--ink" : "--second");
       context.textAlign = "center";
-      context.fillText(step === 0 ? "in" : String(step - 1), left + step * (side + 4) + side / 2, 11);
+      context.fillText(said(after[step], after[step - 1]), left + step * (side + 4) + side / 2, 11);
       for (const { number: backbone, backbone: { rows, columns } } of this.panels) {
         const small = h("canvas", { width: columns, height: rows });
         const pixels = new ImageData(columns, rows);
@@ -59,7 +60,7 @@ export class States extends Part {
 
   click(event) {
     const step = Math.floor(event.offsetX / this.pitch);
-    if (step > 0) this.set("layer", Math.min(step - 1, this.facts.layers - 1));
+    if (step > 0) this.set("layer", this.facts.steps[step - 1].layer);
   }
 
   play(on) {
@@ -68,4 +69,10 @@ export class States extends Part {
     this.playButton.textContent = on ? "❚❚" : "▶";
     this.playButton.setAttribute("aria-label", on ? "Pause" : "Play layers");
   }
+}
+
+// What stands above the states after a step: the number of its layers, behind their kind where a new one begins.
+function said(step, before) {
+  if (!step) return "in";
+  return step.kind && step.kind !== before?.kind ? `${step.kind} ${step.layer}` : String(step.layer);
 }
