@@ -233,7 +233,8 @@ class GraFeatMerge(PatchModel):
         x = x if self.place is None else x + self.place(places)
         angles, keep = self._angles(centres), self._kept_messages(x)
         seen = [x]
-        for step in self.steps:
+        unheard = self.config.parted and len(present) == 1  # nobody to listen to, and nothing reads what would follow
+        for step in self.steps[: self.config.silent] if unheard else self.steps:
             x = step(x, graph, angles, keep)
             seen.append(x)
         before = seen[self.config.silent] if self.config.parted else None

@@ -29,7 +29,8 @@ class MergeOutput:
             all backbones they sum to 1. They say where the vector is read, which is routing, not importance. Where
             there are several backbones, a merge has two queries more: its interplay's, which weighs all evenly, and its
             exchange's.
-        states: Vertex states before the first step and after each, as `vertices`; empty unless asked for.
+        states: Vertex states before the first step and after each, as `vertices`; empty unless asked for. Where a merge
+            reads its backbones before they hear of each other, a lone one has no steps behind that place.
         apart: Class logits (b, t) without the exchange, as if no message between backbones were read; None for a model
             that has none.
     """
