@@ -14,7 +14,7 @@ class MergeConfig:
         backbones: Name and channels of each backbone.
         num_classes: Classes t of the task.
         width: Channels d of a vertex and of the image vector; a multiple of twice `heads`.
-        depth: Steps; each is an intra layer and a cross layer.
+        depth: Intra layers, and cross layers; or joint ones.
         heads: Attention heads.
         readout: How the image vector is read: `each`, `relation`, `attention` or `mean`; see `Readout`.
         queries: Learned queries of the readout; interplay and exchange have one more each.
@@ -27,10 +27,11 @@ class MergeConfig:
         backbone_drop: Share of training batches that lack one backbone, in [0, 1).
         hidden: Width of the layers' MLPs; twice `width` if absent.
         positions: Whether patches know their place: rotary angles, and a term in the vertices and in the readout.
-        interplay: Whether the readout `each` parts what a backbone says by itself from what several say together, and
-            from what they say after their messages: all intra layers then come first, and all cross layers last; the
-            backbones are read in between, and at the end once more. Without, the layers alternate, and all is read at
-            the end. See `Readout`.
+        interplay: Whether the readout `each` adds an MLP of the means of all backbones' states; see `Interplay`.
+        parted: Whether the readout `each` keeps what a backbone says by itself apart from what it hears: all intra
+            layers come first, all cross layers last; what is read in between is joined by an exchange at the end, which
+            adds what the messages brought; see `Exchange`. Else the layers alternate, and all is read at the end, as
+            where there are no layers of one kind, or joint ones.
         relations: Whether relation embeddings are learned; else all relations, and all backbones, are equal.
         joint: Whether a step is one layer with one softmax over the patches of all backbones, instead of two.
         classes: Names of the classes; numbered if empty.
@@ -58,6 +59,7 @@ class MergeConfig:
     relations: bool = True
     joint: bool = False
     interplay: bool = True
+    parted: bool = True
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -98,14 +100,10 @@ class MergeConfig:
         return tuple(kind for kind, learned in there.items() if learned)
 
     @property
-    def parted(self) -> bool:
-        """Whether backbones are read before any message between them, and once more at the end."""
-        return self.interplay and self.readout == "each" and self.cross and len(self.backbones) > 1
-
-    @property
     def silent(self) -> int:
-        """Steps without messages between backbones, before those with them, where these are parted."""
-        return self.depth if self.parted and self.intra and not self.joint else 0
+        """Steps before the place where backbones are read that have not heard of each other; 0 for no such place."""
+        layers = self.intra and self.cross and not self.joint
+        return self.depth if self.parted and self.readout == "each" and layers and len(self.backbones) > 1 else 0
 
     @property
     def steps(self) -> list[tuple[Kind, ...]]:

@@ -69,9 +69,9 @@ class GraFeatMerge(PatchModel):
     vertices and gives one image vector (b, d), and a linear head the logits. Any number of backbones, any grids; the
     order of backbones and of vertices does not matter.
 
-    The vector is a sum of three parts: what each backbone says by itself, read before any message between backbones;
-    what several say together, the interplay of the same states; and what they say after their messages, the exchange.
-    So a backbone that sees nonsense cannot spoil what another one reads by itself.
+    By default the vector is a sum of three parts: what each backbone says by itself, read before any message between
+    backbones; what several say together, the interplay of the same states; and what they say after their messages, the
+    exchange. So a backbone that sees nonsense cannot spoil what another one reads by itself.
 
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
@@ -108,7 +108,7 @@ class GraFeatMerge(PatchModel):
             kind=config.readout,
             relations=config.relations,
             interplay=config.interplay,
-            exchange=config.parted,
+            exchange=config.silent > 0,
         )
         self.head = nn.Linear(width, config.num_classes)
         if not config.positions:  # drawn all the same, so that all else begins alike
@@ -159,6 +159,7 @@ class GraFeatMerge(PatchModel):
         relations: bool = MergeConfig.relations,
         joint: bool = MergeConfig.joint,
         interplay: bool = MergeConfig.interplay,
+        parted: bool = MergeConfig.parted,
         seed: int = 0,
     ) -> Self:
         """A new model for these backbones, with each one's features standardised from these grids, without labels.
@@ -167,7 +168,7 @@ class GraFeatMerge(PatchModel):
             grids: Feature grids; of a set with parts, only those to learn from are looked at, with labels or without.
             num_classes: Classes t of the task.
             width, depth, heads, readout, queries, components, shared, intra, cross, balance, cross_drop, backbone_drop,
-                hidden, positions, relations, joint, interplay: See `MergeConfig`.
+                hidden, positions, relations, joint, interplay, parted: See `MergeConfig`.
             seed: Decides the initial weights; the global random state is left as it was.
 
         Returns:
@@ -197,6 +198,7 @@ class GraFeatMerge(PatchModel):
             relations=relations,
             joint=joint,
             interplay=interplay,
+            parted=parted,
             classes=seen.classes if len(seen.classes) == num_classes else (),
         )
         return cls.of(config, seen, seed=seed)
@@ -213,11 +215,12 @@ class GraFeatMerge(PatchModel):
     def __repr__(self) -> str:
         c = self.config
         wide = max(len(name) for name in c.names)
-        kinds = "joint" if c.joint else (", then " if c.silent else " + ").join(c.kinds) or "no attention"
+        steps = f"{c.depth} steps of {'joint' if c.joint else ' + '.join(c.kinds) or 'no attention'}"
+        if c.silent:
+            steps = f"{c.depth} steps of intra, then {c.depth} of cross"
         learned = sum(parameter.numel() for parameter in self.parameters())
         lines = [
-            f"GraFeatMerge: {len(c.backbones)} backbones → {c.depth} steps of {kinds} → readout {c.readout!r} → "
-            f"{c.num_classes} classes",
+            f"GraFeatMerge: {len(c.backbones)} backbones → {steps} → readout {c.readout!r} → {c.num_classes} classes",
             *(f"  {name:<{wide}}  {channels} channels" for name, channels in c.backbones),
             f"  width {c.width}, {c.heads} heads, {'shared' if c.shared else 'own'} layers, {learned:,} parameters",
         ]
@@ -233,12 +236,11 @@ class GraFeatMerge(PatchModel):
         x = x if self.place is None else x + self.place(places)
         angles, keep = self._angles(centres), self._kept_messages(x)
         seen = [x]
-        unheard = self.config.parted and len(present) == 1  # nobody to listen to, and nothing reads what would follow
-        for step in self.steps[: self.config.silent] if unheard else self.steps:
+        silent = self.config.silent
+        for step in self.steps[:silent] if silent and len(present) == 1 else self.steps:  # nobody to listen to
             x = step(x, graph, angles, keep)
             seen.append(x)
-        before = seen[self.config.silent] if self.config.parted else None
-        reading = self.readout(x, places, graph, before=before)
+        reading = self.readout(x, places, graph, before=seen[silent] if silent else None)
         return MergeOutput(
             logits=self.head(reading.vector),
             vector=reading.vector,

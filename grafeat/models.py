@@ -26,9 +26,9 @@ class MergeOutput:
             has no vertices.
         own: Logits (b, t) that each backbone's own vertices give by themselves, by name; empty for a model without.
         reading: Weight (b, queries, h, w) of each backbone's patches in the image vector, by name; over the patches of
-            all backbones they sum to 1. They say where the vector is read, which is routing, not importance. Where
-            there are several backbones, a merge has two queries more: its interplay's, which weighs all evenly, and its
-            exchange's.
+            all backbones they sum to 1. They say where the vector is read, which is routing, not importance. Of several
+            backbones, a merge reads by one query more for its interplay, which weighs all evenly, and by one more, the
+            last, for its exchange, if it has them.
         states: Vertex states before the first step and after each, as `vertices`; empty unless asked for. Where a merge
             reads its backbones before they hear of each other, a lone one has no steps behind that place.
         apart: Class logits (b, t) without the exchange, as if no message between backbones were read; None for a model

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from grafeat.attention.layers import PerBackbone, Vertices
 from grafeat.graph import PatchGraph
+from grafeat.interplay import Exchange, Interplay
 
 ReadoutKind = Literal["each", "relation", "attention", "mean"]
 READOUTS: tuple[str, ...] = get_args(ReadoutKind)
@@ -42,16 +43,18 @@ class PatchReadout(nn.Module):
 
     Attributes:
         norm: What the states pass before they are read.
+        queries: How many queries it learns that decide each backbone's mass; they come first.
         without: Knocks patches out: takes a backbone's name and the logits (b, patches, queries) of its patches, and
             makes some of them −∞; None for none.
     """
 
     norm: nn.LayerNorm
+    queries: int
     without: Callable[[str, Tensor], Tensor] | None
 
-    def late(self, names: Collection[str]) -> int | None:
-        """How many of its last queries read the final states, and the others earlier ones; None if all do."""
-        return None
+    def early(self, names: Collection[str]) -> int:
+        """How many of its first queries read these backbones before any message between them, and not at the end."""
+        return 0
 
     @abstractmethod
     def vector(
@@ -63,49 +66,7 @@ class PatchReadout(nn.Module):
 
     @abstractmethod
     def even(self, graph: PatchGraph) -> dict[str, float]:
-        """The mass of each backbone if the logits of all patches were equal; sums to 1."""
-
-
-class Interplay(nn.Module):
-    """What several backbones say together: MLP(Σ_m U_m·mean_m), of the means of their states.
-
-    It is what concatenation with an MLP would do with these states, so that what no backbone says alone can be said.
-    Where a backbone is alone, or the patches of all others are out, nobody asks for it.
-
-    Args:
-        names: The backbones that the model knows.
-        width: Channels d of a vertex.
-        hidden: Width of the MLP.
-    """
-
-    def __init__(self, names: tuple[str, ...], width: int, hidden: int) -> None:
-        super().__init__()
-        self.enter = PerBackbone(names, lambda: nn.Linear(width, hidden, bias=False), shared=False)
-        self.say = nn.Sequential(nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, width, bias=False))
-
-    def forward(self, means: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
-        """What is added to the sum of the readings (b, d), from each backbone's mean, by name."""
-        return self.say(torch.stack([self.enter(mean, name) for name, mean in means.items()]).sum(dim=0))
-
-
-class Exchange(Interplay):
-    """What several backbones say after their messages: an interplay of what one learned query reads from each.
-
-    A mean would do where every patch has heard something; where only one has, a query finds it.
-
-    Args:
-        names: The backbones that the model knows.
-        width: Channels d of a vertex.
-        places: Features f of a vertex's place.
-        hidden: Width of the MLP.
-    """
-
-    place: Tensor | None
-
-    def __init__(self, names: tuple[str, ...], width: int, places: int, hidden: int) -> None:
-        super().__init__(names, width, hidden)
-        self.state = PerBackbone(names, lambda: nn.Linear(width, 1, bias=False), shared=False)
-        self.place = nn.Parameter(torch.randn(places, 1))
+        """The mass of each backbone in the learned queries if the logits of all patches were equal; sums to 1."""
 
 
 class Readout(PatchReadout):
@@ -132,7 +93,7 @@ class Readout(PatchReadout):
         kind: One of the kinds above.
         relations: Whether the relation embeddings are learned; else all backbones have the same mass.
         interplay: Whether `each` has an interplay.
-        exchange: Whether it has an exchange, too; each of the two is then about half as wide.
+        exchange: Whether `each` has an exchange; interplay and exchange are then half as wide.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
@@ -165,11 +126,10 @@ class Readout(PatchReadout):
         # A lone backbone's embedding would cancel in the softmax and never receive gradient.
         gated = kind in ("each", "relation") and len(names) > 1 and relations
         self.relation = nn.Parameter(torch.zeros(len(names))) if gated else None
-        several = kind == "each" and interplay and len(names) > 1
-        hidden = WIDER * width // (1 + exchange)
-        self.interplay = Interplay(names, width, hidden) if several else None
-        # The channel that it lacks pays for its query.
-        self.exchange = Exchange(names, width, places, hidden - 1) if several and exchange else None
+        several = kind == "each" and len(names) > 1
+        hidden = (WIDER // 2 if exchange else WIDER) * width
+        self.interplay = Interplay(names, width, hidden) if several and interplay else None
+        self.exchange = Exchange(names, width, places, hidden) if several and exchange else None
         self.without = None
 
     def forward(
@@ -189,14 +149,16 @@ class Readout(PatchReadout):
             before: The states before any message between backbones (b, n, d), which all but an exchange read; the final
                 ones if absent.
         """
+        several = len(graph.names) > 1
+        exchange = self.exchange if several else None
         first = self._normed(x if before is None else before, graph)
-        final = self._normed(x, graph) if self.late(graph.names) else first
+        final = first if exchange is None else self._normed(x, graph)
         lie = dict(zip(graph.names, places.split(list(graph.sizes.values())), strict=True))
         logits = {name: self._logits(state, lie[name], name) for name, state in first.items()}
-        if self._more(graph.names):
-            logits = {name: F.pad(block, (0, 1)) for name, block in logits.items()}  # the interplay's, even
-        if self.exchange is not None and self.late(graph.names):
-            asked = {name: _asked(self.exchange, state, lie[name], name) for name, state in final.items()}
+        if self.interplay is not None and several:
+            logits = {name: F.pad(block, (0, 1)) for name, block in logits.items()}  # one more query, even
+        if exchange is not None:
+            asked = {name: exchange.logits(state, lie[name], name) for name, state in final.items()}
             logits = {name: torch.cat([block, asked[name]], dim=2) for name, block in logits.items()}
         if self.without is not None:
             logits = {name: self.without(name, block) for name, block in logits.items()}
@@ -209,12 +171,13 @@ class Readout(PatchReadout):
         apart, vector = self._together(weights, first, final)
         own = {name: self._said(block[:, : self.queries] @ first[name], name) for name, block in local.items()}
         return Reading(
-            vector, own, torch.cat([*weights.values()], dim=2), apart if self.late(graph.names) else None
+            vector, own, torch.cat([*weights.values()], dim=2), None if exchange is None else apart
         )
 
-    def late(self, names: Collection[str]) -> int | None:
-        """How many of its last queries read the final states: that of the exchange; None if all do."""
-        return 1 if self.exchange is not None and len(names) > 1 else None
+    def early(self, names: Collection[str]) -> int:
+        """How many of its first queries read these backbones before any message between them: all but an exchange's."""
+        parted = self.exchange is not None and len(names) > 1
+        return self.queries + (self.interplay is not None) if parted else 0
 
     def vector(
         self,
@@ -225,10 +188,9 @@ class Readout(PatchReadout):
         return self._together(weights, states[0], states[-1])[1]
 
     def even(self, graph: PatchGraph) -> dict[str, float]:
-        """The mass of each backbone if the logits of all patches were equal: every kind balances counts."""
-        queries = self.queries + self._more(graph.names)
-        moved = torch.stack([self._moved(name, queries) for name in graph.names])
-        return dict(zip(graph.names, moved.softmax(dim=0).mean(dim=1).tolist(), strict=True))
+        """The mass of each backbone in the learned queries if the logits of all patches were equal: counts balance."""
+        moved = torch.stack([self._moved(name, self.queries)[0] for name in graph.names])
+        return dict(zip(graph.names, moved.softmax(dim=0).tolist(), strict=True))
 
     def calibrate(
         self,
@@ -273,17 +235,15 @@ class Readout(PatchReadout):
         final: Mapping[str, Float[Tensor, "b _ d"]],
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """The image vector without the exchange, and with it."""
-        own, q = {name: block[:, : self.queries] for name, block in weights.items()}, self.queries
-        vector = torch.stack([self._said(block @ first[name], name) for name, block in own.items()]).sum(dim=0)
-        found = [vector]
-        for number, (mlp, states) in enumerate(((self.interplay, first), (self.exchange, final))):
-            if mlp is not None and len(weights) > 1:
-                rows = {name: block[:, q + number, None] for name, block in weights.items()}
-                left = torch.stack([(row > 0).any(dim=2) for row in rows.values()]).sum(dim=0)  # with patches
-                means = {name: (row @ states[name])[:, 0] for name, row in rows.items()}
-                vector = vector + mlp(means) * (left > 1)
-            found.append(vector)
-        return found[1], found[2]
+        own = {name: block[:, : self.queries] for name, block in weights.items()}
+        apart = torch.stack([self._said(block @ first[name], name) for name, block in own.items()]).sum(dim=0)
+        several = len(weights) > 1
+        if self.interplay is not None and several:
+            rows = {name: block[:, self.queries] for name, block in weights.items()}
+            apart = apart + _added(self.interplay, rows, first)
+        if self.exchange is None or not several:
+            return apart, apart
+        return apart, apart + _added(self.exchange, {name: block[:, -1] for name, block in weights.items()}, final)
 
     def _said(self, read: Float[Tensor, "b queries d"], name: str) -> Float[Tensor, "b d"]:
         return self.value(read.flatten(1), name)
@@ -296,11 +256,8 @@ class Readout(PatchReadout):
     ) -> Float[Tensor, "b patches queries"]:
         if self.state is None:
             return states.new_zeros(*states.shape[:2], self.queries)
-        return _asked(self, states, places, name)
-
-    def _more(self, names: Collection[str]) -> int:
-        """How many queries there are behind the learned ones: those of interplay and exchange, for two backbones."""
-        return ((self.interplay is not None) + (self.exchange is not None)) * (len(names) > 1)
+        logits = self.state(states, name)
+        return logits if self.place is None else logits + places @ self.place
 
     def _moved(self, name: str, queries: int) -> Float[Tensor, " queries"]:
         """What a backbone's relation embedding adds to the logit of its mass; nothing where a query is not learned."""
@@ -317,16 +274,13 @@ class Readout(PatchReadout):
         return (presence + self._moved(name, logits.shape[-1]).to(presence)).masked_fill(there == 0, -torch.inf)
 
 
-def _asked(
-    asks: Readout | Exchange,
-    states: Float[Tensor, "b patches d"],
-    places: Float[Tensor, "patches f"],
-    name: str,
-) -> Float[Tensor, "b patches queries"]:
-    """The logits of learned queries for a backbone's patches, from their states and their places."""
-    assert asks.state is not None
-    logits = asks.state(states, name)
-    return logits if asks.place is None else logits + places @ asks.place
+def _added(
+    say: Interplay, rows: Mapping[str, Float[Tensor, "b _"]], states: Mapping[str, Float[Tensor, "b _ d"]]
+) -> Float[Tensor, "b d"]:
+    """What an interplay or an exchange adds, given its query's weights; nothing where fewer than two have patches."""
+    left = torch.stack([(row > 0).any(dim=1) for row in rows.values()]).sum(dim=0)
+    means = {name: (row[:, None] @ states[name])[:, 0] for name, row in rows.items()}
+    return say(means) * (left > 1)[:, None]
 
 
 def _softmax(logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:

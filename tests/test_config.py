@@ -117,7 +117,7 @@ def test_a_joint_step_holds_one_layer() -> None:
     for step in built(joint=True).steps:
         assert list(step.layers) == ["joint"] and isinstance(step.joint, JointAttention)
         assert step.intra is None and step.cross is None
-    for step in built(interplay=False).steps:
+    for step in built(parted=False).steps:
         assert [type(layer) for layer in step.layers.values()] == [IntraAttention, CrossAttention]
     kinds = [[type(layer) for layer in step.layers.values()] for step in built().steps]
     assert kinds == [[IntraAttention]] * DEPTH + [[CrossAttention]] * DEPTH

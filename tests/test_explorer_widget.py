@@ -233,7 +233,7 @@ def test_a_model_without_attention_is_refused(grids: gf.GridSet) -> None:
     ("options", "steps"),
     [
         ({}, [(0, "intra"), (1, "intra"), (0, "cross"), (1, "cross")]),
-        ({"interplay": False}, [(0, ""), (1, "")]),
+        ({"parted": False}, [(0, ""), (1, "")]),
         ({"joint": True}, [(0, ""), (1, "")]),
         ({"cross": False}, [(0, ""), (1, "")]),
     ],

@@ -62,7 +62,7 @@ def test_the_controls_of_two_backbones() -> None:
     found = {one.name: one for one in controls(task())}
     assert list(found) == [
         "pointer twice", "classes twice", "+ other pictures", "classes of other pictures", "intra_only", "cross_only",
-        "no interplay", "no positions", "no relations",
+        "no interplay", "not parted", "no positions", "no relations",
     ]  # fmt: skip
     assert {one.kind for one in found.values()} == {"control"}
     assert found["classes twice"].grids == Twice("classes")

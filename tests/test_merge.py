@@ -141,7 +141,7 @@ def never_had(model: GraFeatMerge, kept: tuple[str, ...]) -> GraFeatMerge:
     """A model of these backbones alone, built from another seed, with the other's parameters for them."""
     backbones = tuple((name, channels) for name, channels in model.config.backbones if name in kept)
     torch.manual_seed(5)
-    cross = len(kept) > 1 or not model.config.parted  # it is read before its cross layers, so it needs none
+    cross = len(kept) > 1 or not model.config.silent  # it is read before its cross layers, so it needs none
     smaller = GraFeatMerge(dataclasses.replace(model.config, backbones=backbones, cross=cross)).eval()
     places = [NAMES.index(name) for name in kept]
     for path, ours in smaller.named_modules():
@@ -246,7 +246,7 @@ def test_states_are_those_before_and_after_every_step() -> None:
     model = built(depth=3)
     out = model(GRIDS, states=True)
     assert len(out.states) == 1 + 3 + 3
-    assert len(built(depth=3, interplay=False)(GRIDS, states=True).states) == 4
+    assert len(built(depth=3, parted=False)(GRIDS, states=True).states) == 4
     for name in NAMES:
         assert torch.equal(out.states[-1][name], out.vertices[name])
     for before, after in itertools.pairwise(out.states):
@@ -275,7 +275,7 @@ def test_reading_weights_sum_to_one_over_all_backbones() -> None:
 
 
 def test_without_an_interplay_it_starts_as_the_average_of_what_the_backbones_say_alone() -> None:
-    out = built(stirred=False, interplay=False)(GRIDS)
+    out = built(stirred=False, interplay=False, parted=False)(GRIDS)
     close(out.logits, torch.stack(list(out.own.values())).mean(dim=0))
 
 
@@ -284,7 +284,7 @@ def of_others(model: GraFeatMerge) -> MergeOutput:
     return model([GRIDS[0], *(FeatureGrid(grid.name, grid.features.flip(0)) for grid in GRIDS[1:])])
 
 
-@pytest.mark.parametrize("options", [{}, {"joint": True}, {"intra": False}, {"shared": True}])
+@pytest.mark.parametrize("options", [{}, {"shared": True}, {"interplay": False}, {"depth": 1}], ids=str)
 def test_what_a_backbone_says_by_itself_is_read_before_it_hears_of_others(options: dict) -> None:
     """To the bit, although its vertices have heard of them in the end; without the parting it has, too."""
     model = built(**options)
@@ -292,7 +292,7 @@ def test_what_a_backbone_says_by_itself_is_read_before_it_hears_of_others(option
     assert torch.equal(other.own["lite"], out.own["lite"])
     assert (other.vertices["lite"] - out.vertices["lite"]).abs().max() > 1e-3
     assert (other.logits - out.logits).abs().max() > 1e-3
-    whole = built(**options, interplay=False)
+    whole = built(**options, parted=False)
     assert (of_others(whole).own["lite"] - whole(GRIDS).own["lite"]).abs().max() > 1e-3
 
 
@@ -315,13 +315,16 @@ def test_apart_is_what_is_said_without_the_exchange() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"interplay": False}, {"readout": "relation"}, {"cross": False}], ids=["plain", "relation", "intra"]
+    "options",
+    [{"parted": False}, {"readout": "relation"}, {"cross": False}, {"intra": False}, {"joint": True}],
+    ids=str,
 )
 def test_without_an_exchange_there_is_nothing_apart(options: dict) -> None:
     model = built(**options)
-    assert not model.config.parted and model.readout.exchange is None
+    assert not model.config.silent and model.readout.exchange is None
     assert model(GRIDS).apart is None
-    assert [list(step.layers) for step in model.steps] == [list(model.kinds)] * DEPTH
+    kinds = ["joint"] if model.config.joint else list(model.kinds)
+    assert [list(step.layers) for step in model.steps] == [kinds] * DEPTH
 
 
 @pytest.mark.parametrize("width", [12, 24, 60])
@@ -333,8 +336,8 @@ def test_interplay_and_exchange_are_together_as_large_as_an_interplay_alone(widt
 
     both, alone = built(width=width).readout, built(width=width, cross=False).readout
     assert size(both.interplay) + size(both.exchange) == pytest.approx(size(alone.interplay), rel=0.02)
-    enter = both.exchange.enter.layers[0]
-    assert enter.out_features == both.interplay.enter.layers[0].out_features - 1 == 4 * width - 1
+    for part in (both.interplay, both.exchange):
+        assert part.enter.layers[0].out_features == 4 * width
 
 
 def test_the_vector_is_public_and_the_head_reads_it() -> None:
@@ -350,14 +353,14 @@ def test_a_model_prints_what_it_is() -> None:
     learned = sum(parameter.numel() for parameter in model.parameters())
     assert repr(model) == "\n".join(
         [
-            "GraFeatMerge: 3 backbones → 2 steps of intra, then cross → readout 'each' → 3 classes",
+            "GraFeatMerge: 3 backbones → 2 steps of intra, then 2 of cross → readout 'each' → 3 classes",
             "  lite  13 channels",
             "  vit   5 channels",
             "  cnn   3 channels",
             f"  width 12, 3 heads, own layers, {learned:,} parameters",
         ]
     )
-    assert "2 steps of intra + cross" in repr(built(interplay=False))
+    assert "2 steps of intra + cross" in repr(built(parted=False))
     assert "2 steps of no attention" in repr(built(intra=False, cross=False))
     assert "2 steps of cross → readout 'mean'" in repr(built(intra=False, readout="mean"))
     assert "shared layers" in repr(built(shared=True))
@@ -413,7 +416,7 @@ def test_options_reach_the_configuration() -> None:
         "width": 20, "depth": 1, "heads": 5, "readout": "relation", "queries": 3, "components": 2, "shared": True,
         "intra": False, "cross": False, "balance": False, "cross_drop": 0.3, "backbone_drop": 0.7,
         "hidden": 7, "positions": False, "relations": False, "joint": False,
-        "interplay": False,
+        "interplay": False, "parted": False,
     }  # fmt: skip
     given = {"backbones", "num_classes", "classes"}
     assert options.keys() | given == {field.name for field in dataclasses.fields(MergeConfig)}
@@ -524,7 +527,7 @@ def test_relation_embeddings_are_reported_by_relation_and_centred() -> None:
     model = built()
     found = model.relation_embeddings()
     assert list(found) == ["intra 0", "intra 1", "cross 0", "cross 1", "readout"]
-    alternating = built(interplay=False).relation_embeddings()
+    alternating = built(parted=False).relation_embeddings()
     assert list(alternating) == ["intra 0", "cross 0", "intra 1", "cross 1", "readout"]
     assert set(found["intra 1"]) == set(found["readout"]) == {(name, name) for name in NAMES}
     assert set(found["cross 0"]) == set(itertools.permutations(NAMES, 2))

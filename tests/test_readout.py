@@ -287,7 +287,7 @@ def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() 
         assert torch.equal(found.apart, plain.apart)
         assert found.weights.shape == (B, Q + 2, graph.num_vertices)
         assert torch.equal(found.weights[:, : Q + 1], plain.weights[:, : Q + 1])
-        entered, asked, hidden = torch.zeros(()), [], 4 * D - 1  # half of an interplay's that is alone, less one
+        entered, asked, hidden = torch.zeros(()), [], 4 * D  # half of an interplay's that is alone
         for name in kept:
             number, states = NAMES.index(name), made.norm(x)[:, graph.slices[name]]
             query = made.exchange.state.layers[number].weight[0]
@@ -308,7 +308,7 @@ def test_the_vector_of_given_weights_reads_both_places() -> None:
     states = [{name: made.norm(place)[:, own] for name, own in GRAPH.slices.items()} for place in (before, x)]
     weights = {name: found.weights[:, :, own] for name, own in GRAPH.slices.items()}
     close(made.vector(weights, *states), found.vector)
-    assert made.late(NAMES) == 1 and made.late(NAMES[:1]) is None and readout("each").late(NAMES) is None
+    assert (made.early(NAMES), made.early(NAMES[:1]), readout("each").early(NAMES)) == (Q + 1, 0, 0)
 
 
 def test_calibration_keeps_what_an_interplay_adds() -> None:

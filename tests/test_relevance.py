@@ -91,7 +91,7 @@ def dense(model: gf.GraFeatMerge, seen: gf.GridSet) -> list[list[np.ndarray]]:
 
 def kinds(model: gf.GraFeatMerge) -> list[str]:
     """The layers in the order of the pass: alternating, or all intra layers first where the readout reads twice."""
-    return ["intra"] * DEPTH + ["cross"] * DEPTH if model.config.parted else ["intra", "cross"] * DEPTH
+    return ["intra"] * DEPTH + ["cross"] * DEPTH if model.config.silent else ["intra", "cross"] * DEPTH
 
 
 def slopes(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> list[list[np.ndarray]]:
@@ -133,7 +133,7 @@ def read_by_hand(model: gf.GraFeatMerge, seen: gf.GridSet, target: int) -> tuple
     with torch.no_grad():
         out = model(seen, states=True)
     weights = np.concatenate([out.reading[name][0].flatten(1).numpy() for name in seen.names], axis=1)
-    places = [out.states[DEPTH if model.config.parted else -1], out.vertices]  # before any cross message, at the end
+    places = [out.states[DEPTH if model.config.silent else -1], out.vertices]  # before any cross message, at the end
     states = [np.concatenate([place[name][0].flatten(1).T.numpy() for name in seen.names]) for place in places]
     scaled = [normed(place, model.readout.norm) for place in states]
 
@@ -174,8 +174,8 @@ def said_together(mlp: Interplay, means: list[np.ndarray]) -> np.ndarray:
 
 def carried(model: gf.GraFeatMerge, read: np.ndarray, rules: list[np.ndarray]) -> np.ndarray:
     """What each query reads (queries, 5), through the layers before the place where it reads, mean over queries."""
-    late = read[-1] @ rules[-1] if model.config.parted else read.sum(axis=0) @ rules[-1]
-    early = read[:-1].sum(axis=0) @ rules[DEPTH] if model.config.parted else 0
+    late = read[-1] @ rules[-1] if model.config.silent else read.sum(axis=0) @ rules[-1]
+    early = read[:-1].sum(axis=0) @ rules[DEPTH] if model.config.silent else 0
     return (late + early) / len(read)
 
 

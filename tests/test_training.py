@@ -249,13 +249,13 @@ def test_grids_in_half_precision_are_learned_from() -> None:
 class Fixed(GridModel):
     """Says what it was told to say, of any grids."""
 
-    def __init__(self, logits: Tensor, own: dict[str, Tensor]) -> None:
+    def __init__(self, logits: Tensor, own: dict[str, Tensor], apart: Tensor | None = None) -> None:
         super().__init__({"lite": 5, "vit": 7}, T)
-        self.logits, self.own, self.seen = nn.Parameter(logits), own, []
+        self.logits, self.own, self.apart, self.seen = nn.Parameter(logits), own, apart, []
 
     def merge(self, grids: list[FeatureGrid], *, states: bool = False) -> MergeOutput:
         self.seen.append(grids)
-        return MergeOutput(self.logits, self.logits, own=self.own)
+        return MergeOutput(self.logits, self.logits, own=self.own, apart=self.apart)
 
 
 def test_the_loss_by_hand() -> None:
@@ -266,6 +266,9 @@ def test_the_loss_by_hand() -> None:
     merged, silent = (math.log(2) + math.log(4)) / 2, math.log(3)
     assert training_loss(model, batch).item() == pytest.approx(merged, abs=1e-6)
     assert training_loss(model, batch, own_loss=0.5).item() == pytest.approx(merged + silent / 2, abs=1e-6)
+    model.apart = logits  # what is said without an exchange counts as much as one backbone's own reading
+    less = (2 * silent + merged) / 3
+    assert training_loss(model, batch, own_loss=0.5).item() == pytest.approx(merged + less / 2, abs=1e-6)
     smooth = (math.log(2) + 2 * math.log(4)) / 3  # what a label spread evenly would cost
     assert training_loss(model, batch, label_smoothing=0.3).item() == pytest.approx(
         0.7 * merged + 0.3 * smooth, abs=1e-6

@@ -76,14 +76,15 @@ def attention_rollout(model: PatchModel, grids: Sequence[FeatureGrid]) -> Row:
 
     Each layer's weights, mean over heads, are mixed half and half with the identity for the residual path, and the rows
     brought back to sum 1; a backbone without cross edges passes on what it has. The readout's weights, mean over
-    queries, read the product of the layers before them. The values of all patches together sum to 1.
+    queries, read the product of the layers before them: an exchange, which alone reads behind cross layers, counts as
+    one query. The values of all patches together sum to 1.
 
     Args:
         model: The model.
         grids: The pictures' grids.
 
-    Source: Abnar and Zuidema, ACL 2020; there for one set of tokens, here an intra and a cross layer in each step, over
-    the patches of all backbones.
+    Source: Abnar and Zuidema, ACL 2020; there for one set of tokens, here intra and cross layers over the patches of
+    all backbones.
     """
     with kept_weights(model) as layers:
         output = model(grids)
@@ -260,9 +261,8 @@ def _carried_back(
     through: Callable[[Row, int], Row],
 ) -> Row:
     """What the readout reads, mean over queries, through the layers before the place where each query reads."""
-    queries = reading.shape[1]
-    late = model.readout.late(graph.names) or queries
-    early, row = (part.sum(dim=1) / queries for part in reading.split([queries - late, late], dim=1))
+    queries, first = reading.shape[1], model.readout.early(graph.names)
+    early, row = (part.sum(dim=1) / queries for part in reading.split([first, queries - first], dim=1))
     hears = next((number for number, layer in enumerate(layers) if layer.kind != "intra"), 0)
     for number in reversed(range(len(layers))):
         row = through(row, number)

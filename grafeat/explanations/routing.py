@@ -22,7 +22,7 @@ def routing(model: PatchModel, grids: GridSet, batch_size: int) -> pd.DataFrame:
     """Mass of each backbone's patches in the readout and in each cross or joint layer, mean over the pictures.
 
     Each layer's weights are summed as soon as they are computed, so that none are kept. The mass in the readout is the
-    mean over its queries, an interplay's even one included.
+    mean over its learned queries; interplay and exchange, which give all backbones the same, are left out.
 
     Args:
         model: The model; no edge of it may be knocked out.
@@ -50,7 +50,8 @@ def routing(model: PatchModel, grids: GridSet, batch_size: int) -> pd.DataFrame:
         with attending(model, attends):
             reading = model(part).reading
         for name, weights in reading.items():
-            masses["readout", name].extend(weights.sum(dim=(2, 3)).mean(dim=1).tolist())
+            learned = weights[:, : model.readout.queries]
+            masses["readout", name].extend(learned.sum(dim=(2, 3)).mean(dim=1).tolist())
     return pd.DataFrame(
         [
             {"where": where, "backbone": name, "mass": sum(found) / len(found), "even": even[where, name]}

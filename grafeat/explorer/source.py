@@ -114,7 +114,10 @@ class Source:
             "kinds": list(attention.kinds),
             "joint": attention.joint,
             "layers": max(attention.layers(kind) for kind in attention.kinds),
-            "steps": [{"layer": layer, "kind": kind} for layer, kind in _steps(check_patches(self.model))],
+            "steps": [
+                {"layer": layer, "kind": kind}
+                for layer, kind in _steps(check_patches(self.model))[: len(self[0].output.states) - 1]
+            ],
             "heads": attention.heads,
             "classes": list(self.model.classes),
             "pictures": len(self),

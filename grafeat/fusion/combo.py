@@ -62,7 +62,7 @@ class ClassToken(PatchReadout):
 
     def __init__(self, width: int, heads: int, *, hidden: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = self.queries = heads
         self.token = nn.Parameter(torch.randn(width) / math.sqrt(width))
         self.norm, self.after, self.last = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.value, self.out = (nn.Linear(width, width) for _ in range(3))

@@ -100,8 +100,8 @@ def controls(task: Task) -> list[Contender]:
 
     Each backbone together with itself (more patches, nothing new); a third one of random weights, where the task has a
     spare backbone called `random`; the last backbone shown other pictures, in its own place and as one backbone more;
-    as many patches of each; intra attention only, cross attention only; no interplay; no positions; no relation
-    embeddings; and, where the task has pictures, a small CNN that is trained on them from scratch.
+    as many patches of each; intra attention only, cross attention only; no interplay; not parted; no positions; no
+    relation embeddings; and, where the task has pictures, a small CNN that is trained on them from scratch.
     """
     names, last = task.names, task.names[-1]
     found = [Contender(f"{name} twice", MERGE, Twice(name)) for name in names]
@@ -115,6 +115,7 @@ def controls(task: Task) -> list[Contender]:
     found += [Contender(way, kind="control") for way in ("intra_only", "cross_only") if len(names) >= NEEDS[way]]
     if len(names) > 1:
         found.append(Contender("no interplay", MERGE, options={"interplay": False}))
+        found.append(Contender("not parted", MERGE, options={"parted": False}))
     found.append(Contender("no positions", MERGE, options={"positions": False}))
     found.append(Contender("no relations", MERGE, options={"relations": False}))
     if task.pictures is not None and task.test is None:

@@ -66,7 +66,8 @@ def strongest_paths(
     patch has the weight with which that patch attends to the one before: information flows against the direction in
     which patches attend. Staying put has weight 1, as the residual passes the state on whole; a patch's attention to
     itself goes into that. The weight of a path is the product of its hops' weights. The same hop in another layer makes
-    another path. This is routing, not importance: what the layers do with the values is not in it.
+    another path. This is routing, not importance: what the layers do with the values is not in it, nor that a readout
+    may read before the last layer.
 
     Args:
         attention: What `capture` gave.

@@ -46,6 +46,7 @@ MODEL: Mapping[str, Mapping[str, Any]] = {
     "readout relation": {"readout": "relation"},
     "readout attention": {"readout": "attention"},
     "no interplay": {"interplay": False},
+    "not parted": {"parted": False},
 }
 TRAINING: Mapping[str, Mapping[str, Any]] = {
     "pictures never mixed": {"mixup": 0.0},

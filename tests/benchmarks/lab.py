@@ -35,7 +35,7 @@ CENTRE = ("digits, 50 a class", "fashion, 50 a class", "photographs")
 SIX = ("single", "concat", "ensemble", "voting", "merge")  # six rows for two backbones, as each is a single
 CONTROLS = (
     f"{NARROW} twice", "+ random weights", "+ other pictures", f"{NARROW} of other pictures", "equal patches",
-    "no interplay", "no positions", "no relations", "small CNN from scratch",
+    "no interplay", "not parted", "no positions", "no relations", "small CNN from scratch",
 )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ TABLES = {
     "lab_cnn_and_vit": Table("CNN and ViT", CENTRE),
     "lab_three_kinds": Table("three kinds", (CENTRE[0], CENTRE[2])),
     "lab_controls": Table("general and narrow", CENTRE[:1], WAYS, CONTROLS),
-    "lab_interplay": Table("general and narrow", ("blind sums", CENTRE[2]), SIX, ("no interplay",)),
+    "lab_interplay": Table("general and narrow", ("blind sums",), SIX, ("no interplay", "not parted")),
 }
 
 

@@ -29,7 +29,7 @@ LAB = {
     "lab_cnn_and_vit": "A CNN and a ViT",
     "lab_three_kinds": "Three of different kinds",
     "lab_controls": "Controls: what the merge gains from, and what not",
-    "lab_interplay": "What the interplay adds where evidence is far apart",
+    "lab_interplay": "What interplay and parting add where no backbone knows the answer alone",
 }
 
 

@@ -37,7 +37,7 @@ export class States extends Part {
       const here = after[step]?.layer === this.state("layer");
       context.fillStyle = this.colour(here ? "--ink" : "--second");
       context.textAlign = "center";
-      context.fillText(said(after[step], after[step - 1]), left + step * (side + 4) + side / 2, 11);
+      context.fillText(said(after[step], after[step - 1], side), left + step * (side + 4) + side / 2, 11);
       for (const { number: backbone, backbone: { rows, columns } } of this.panels) {
         const small = h("canvas", { width: columns, height: rows });
         const pixels = new ImageData(columns, rows);
@@ -72,7 +72,8 @@ export class States extends Part {
 }
 
 // What stands above the states after a step: the number of its layers, behind their kind where a new one begins.
-function said(step, before) {
+function said(step, before, side) {
   if (!step) return "in";
-  return step.kind && step.kind !== before?.kind ? `${step.kind} ${step.layer}` : String(step.layer);
+  if (!step.kind || step.kind === before?.kind) return String(step.layer);
+  return side < 36 ? `${step.kind[0]}${step.layer}` : `${step.kind} ${step.layer}`;
 }
