@@ -129,7 +129,8 @@ class Readout(PatchReadout):
         several = kind == "each" and len(names) > 1
         hidden = (WIDER // 2 if exchange else WIDER) * width
         self.interplay = Interplay(names, width, hidden) if several and interplay else None
-        self.exchange = Exchange(names, width, places, hidden) if several and exchange else None
+        # Its query takes the place of a hidden channel: both together are as large as an interplay alone.
+        self.exchange = Exchange(names, width, places, hidden - 1) if several and exchange else None
         self.without = None
 
     def forward(

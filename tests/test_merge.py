@@ -336,8 +336,7 @@ def test_interplay_and_exchange_are_together_as_large_as_an_interplay_alone(widt
 
     both, alone = built(width=width).readout, built(width=width, cross=False).readout
     assert size(both.interplay) + size(both.exchange) == pytest.approx(size(alone.interplay), rel=0.02)
-    for part in (both.interplay, both.exchange):
-        assert part.enter.layers[0].out_features == 4 * width
+    assert both.interplay.enter.layers[0].out_features == 4 * width
 
 
 def test_the_vector_is_public_and_the_head_reads_it() -> None:

@@ -287,7 +287,7 @@ def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() 
         assert torch.equal(found.apart, plain.apart)
         assert found.weights.shape == (B, Q + 2, graph.num_vertices)
         assert torch.equal(found.weights[:, : Q + 1], plain.weights[:, : Q + 1])
-        entered, asked, hidden = torch.zeros(()), [], 4 * D  # half of an interplay's that is alone
+        entered, asked, hidden = torch.zeros(()), [], 4 * D - 1  # half of an interplay's that is alone, less one
         for name in kept:
             number, states = NAMES.index(name), made.norm(x)[:, graph.slices[name]]
             query = made.exchange.state.layers[number].weight[0]
