@@ -59,12 +59,15 @@ def mlp(inputs: int, hidden: int, outputs: int, *, norm: bool = True) -> int:
     return inputs * hidden + hidden + 2 * hidden * norm + hidden * outputs + outputs
 
 
-def merge_count(d: int, m: int, layers: int, relations: int, queries: int = 8, channels: tuple = (13, 5)) -> int:
+def merge_count(
+    d: int, m: int, layers: int, relations: int, queries: int = 8, channels: tuple = (13, 5), parted: bool = False
+) -> int:
     """Projections, types, places, frequencies, layers, readout, head; what `GraFeatMerge` is made of."""
     layer = d * 3 * d + 3 * d + mlp(2 * d, 2 * d, d)
     readout = 2 * d + m * queries * d * d + m * d * queries + 16 * queries
-    if m > 1:  # relation embeddings, and the interplay: one layer for each backbone, norm, last layer
-        readout += m + m * d * 8 * d + 2 * 8 * d + 8 * d * d
+    if m > 1:  # relation embeddings, and MLPs: one layer for each backbone, norm, last layer
+        readout += m + sum(m * d * h + 2 * h + h * d for h in ((4 * d, 4 * d - 1) if parted else (8 * d,)))
+        readout += (m * d + 16) * parted  # the query of the exchange
     return projections(d, *channels) + m * d + 16 * d + d // 4 + layers * layer + relations + readout + d * T + T
 
 
@@ -84,7 +87,7 @@ COUNTS = {
     "combo": projections(D, 13, 5) + 2 + 2 * D + 16 * D  # scores, embeddings, places
     + 2 * (4 * D + 3 * D * D + D * D + D + mlp(D, H, D, norm=False))
     + D + 6 * D + 4 * D * D + 3 * D + mlp(D, H, D, norm=False) + D * T + T,
-    "merge": merge_count(D, 2, 4, 2 * (2 + 2)),
+    "merge": merge_count(D, 2, 4, 2 * (2 + 2), parted=True),
 }  # fmt: skip
 COUNTS["ensemble"] = COUNTS["voting"] = COUNTS["single"] + merge_count(D, 1, 2, 2 * 1, channels=(13,))
 
@@ -118,7 +121,7 @@ def test_a_model_at_its_own_size_is_the_model_without_a_size(way: str) -> None:
 
 def test_at_the_default_width_all_ways_meet_the_default_merge() -> None:
     target = learned(mix("merge", GRIDS, num_classes=T))
-    assert target == merge_count(64, 2, 4, 2 * (2 + 2))
+    assert target == merge_count(64, 2, 4, 2 * (2 + 2), parted=True)
     for way in WAYS:
         if way not in ("linear", "ensemble", "voting"):
             model = mix(way, given(way), num_classes=T, parameters=target)
