@@ -146,6 +146,23 @@ def test_hanging_cell_and_dying_kernel_are_failures(tmp_path: Path, monkeypatch:
     assert notebook.cells[1].outputs[-1].output_type == "error"
 
 
+WIDGETS = """
+from ipywidgets import IntSlider, VBox, interactive_output
+
+slider = IntSlider(3, 0, 6)
+shown = interactive_output(lambda x: print(x), {"x": slider})
+slider.value = 5
+VBox([slider, shown])
+"""
+
+
+def test_what_widgets_say_does_not_hide_the_kernels_answers(tmp_path: Path) -> None:
+    """With nbclient's own client one of so many cells nearly always waits for ever, its time limit notwithstanding."""
+    notebook, failure = executed(tmp_path, *[WIDGETS] * 40)
+    assert failure is None
+    assert all(cell.execution_count == number for number, cell in enumerate(notebook.cells, start=1))
+
+
 def test_an_error_that_a_cell_announces_is_no_failure(tmp_path: Path) -> None:
     path = write(tmp_path, "00_one", "# Why?", "1 / 0")
     notebook = nbformat.read(path, as_version=4)

@@ -1,10 +1,12 @@
 """One notebook in one fresh kernel, and the walk through all of them."""
 
+import asyncio
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -18,6 +20,7 @@ from . import network, pages
 from .record import ROOT, Failure, Run, describe
 
 CELL_SECONDS = 600  # a cell that takes longer hangs
+LOOK_SECONDS = 1  # after so long somebody looks whether an answer lies there unseen
 
 
 class Walkthrough:
@@ -63,7 +66,7 @@ def execute(notebook: NotebookNode, folder: Path, on_cell: Callable[[int], None]
 
     with tempfile.TemporaryDirectory() as profile:
         manager = AsyncKernelManager(kernel_spec_manager=_ClosedKernel(profile))
-        client = NotebookClient(notebook, km=manager, timeout=CELL_SECONDS, on_cell_start=start,
+        client = _WakefulClient(notebook, km=manager, timeout=CELL_SECONDS, on_cell_start=start,
                                 resources={"metadata": {"path": str(folder)}})  # fmt: skip
         try:
             client.execute(cleanup_kc=True)
@@ -84,6 +87,28 @@ def _failure(last: NotebookNode, number: int) -> Failure | None:
         return None
     reason = f"{errors[-1].ename}: {errors[-1].evalue}"
     return Failure(number, last.source, reason, "\n".join(errors[-1].traceback))
+
+
+class _WakefulClient(NotebookClient):
+    """Does not sleep through an answer of the kernel.
+
+    Where a cell shows widgets, nbclient sends messages on the socket on which it waits for the answer. That can use up
+    the one signal that the answer has come, and it would wait for ever (nbclient's issue 312). A look at the sockets
+    from time to time finds it.
+    """
+
+    async def async_execute_cell(self, *args: Any, **options: Any) -> NotebookNode:
+        looking = asyncio.ensure_future(self._look())
+        try:
+            return await super().async_execute_cell(*args, **options)
+        finally:
+            looking.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for channel in (self.kc.shell_channel, self.kc.iopub_channel):
+                await channel.socket.poll(1)  # millisecond
 
 
 class _ClosedKernel(KernelSpecManager):
