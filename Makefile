@@ -34,7 +34,7 @@ walkthrough: .venv/.lab
 test: .venv/.test
 	$(python) -m ruff check
 	$(python) -m mypy
-	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(python) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 faults: .venv/.test
 	GRAFEAT_FAULTS=10 $(python) -m pytest tests/faults

@@ -20,6 +20,11 @@ hypothesis.settings.register_profile("grafeat", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("grafeat")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first: they take longest, and whoever came to them last would run them alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def two_threads() -> None:
     """The threads of the smallest machine the suite is for, so that sums come out alike on larger ones.

@@ -1,6 +1,7 @@
 """One notebook in one fresh kernel, and the walk through all of them."""
 
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
@@ -103,6 +104,8 @@ class _WakefulClient(NotebookClient):
             return await super().async_execute_cell(*args, **options)
         finally:
             looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
 
     async def _look(self) -> None:
         while True:
