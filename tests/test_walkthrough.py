@@ -74,7 +74,7 @@ def page_of(tmp_path: Path, *cells: str) -> str:
 
 def command(tmp_path: Path, *notebooks: Path) -> subprocess.CompletedProcess[str]:
     walkthrough = [sys.executable, ROOT / "tests" / "walkthrough", "--out", tmp_path / "build"]
-    return subprocess.run([*walkthrough, *notebooks], capture_output=True, text=True)
+    return subprocess.run([*walkthrough, *notebooks], capture_output=True, text=True, timeout=300)
 
 
 def text_of(page: str) -> str:
@@ -157,10 +157,9 @@ VBox([slider, shown])
 
 
 def test_what_widgets_say_does_not_hide_the_kernels_answers(tmp_path: Path) -> None:
-    """With nbclient's own client one of so many cells nearly always waits for ever, its time limit notwithstanding."""
-    notebook, failure = executed(tmp_path, *[WIDGETS] * 40)
-    assert failure is None
-    assert all(cell.execution_count == number for number, cell in enumerate(notebook.cells, start=1))
+    """In a process of its own: with nbclient's client it may wait for ever, in spite of the cell's time limit."""
+    done = command(tmp_path, write(tmp_path, "00_first", "# Why?", *[WIDGETS] * 40))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_error_that_a_cell_announces_is_no_failure(tmp_path: Path) -> None:
