@@ -34,13 +34,15 @@ class Interplay(nn.Module):
 class Exchange(Interplay):
     """What several backbones say after their messages: an interplay of what one learned query reads from each.
 
-    A mean would do where every patch has heard something; where only one has, a query finds it.
+    A mean would do where every patch has heard something; where only one has, a query finds it. The query begins with
+    no preference for a place: one drawn by chance can look past that patch for the whole training.
 
     Args:
         names: The backbones that the model knows.
         width: Channels d of a vertex.
         places: Features f of a vertex's place.
         hidden: Width of the MLP.
+        gain: Factor on the last layer's weights at the start; a small one begins close to saying nothing.
 
     Attributes:
         place: The query's part that is asked of a vertex's place; None if patches do not know theirs.
@@ -48,10 +50,12 @@ class Exchange(Interplay):
 
     place: Tensor | None
 
-    def __init__(self, names: tuple[str, ...], width: int, places: int, hidden: int) -> None:
+    def __init__(self, names: tuple[str, ...], width: int, places: int, hidden: int, *, gain: float = 1.0) -> None:
         super().__init__(names, width, hidden)
+        with torch.no_grad():
+            self.say[-1].weight.mul_(gain)
         self.state = PerBackbone(names, lambda: nn.Linear(width, 1, bias=False), shared=False)
-        self.place = nn.Parameter(torch.randn(places, 1))
+        self.place = nn.Parameter(torch.zeros(places, 1))
 
     def logits(
         self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str

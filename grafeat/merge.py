@@ -27,7 +27,7 @@ from grafeat.projection import (
 from grafeat.readout import Readout, ReadoutKind
 
 L = TypeVar("L", bound=PatchAttention)
-GAIN = 0.1  # every layer begins close to x ← x, so that messages must earn their weight
+GAIN = 0.1  # every layer begins close to x ← x, and an exchange close to 0: messages must earn their weight
 
 
 class Step(nn.Module):
@@ -109,6 +109,7 @@ class GraFeatMerge(PatchModel):
             relations=config.relations,
             interplay=config.interplay,
             exchange=config.silent > 0,
+            gain=GAIN,
         )
         self.head = nn.Linear(width, config.num_classes)
         if not config.positions:  # drawn all the same, so that all else begins alike

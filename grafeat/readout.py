@@ -94,6 +94,7 @@ class Readout(PatchReadout):
         relations: Whether the relation embeddings are learned; else all backbones have the same mass.
         interplay: Whether `each` has an interplay.
         exchange: Whether `each` has an exchange; interplay and exchange are then half as wide.
+        gain: Factor on the exchange's last weights at the start; see `Exchange`.
 
     Source: ours; learned queries as in Lee et al., Set Transformer, ICML 2019 (pooling by attention); the relation
     embedding follows Wang et al., RE-GNN, IEEE Trans. Big Data 2023, which classifies vertices and has no readout.
@@ -110,6 +111,7 @@ class Readout(PatchReadout):
         relations: bool = True,
         interplay: bool = False,
         exchange: bool = False,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.names, self.kind = names, kind
@@ -130,7 +132,7 @@ class Readout(PatchReadout):
         hidden = (WIDER // 2 if exchange else WIDER) * width
         self.interplay = Interplay(names, width, hidden) if several and interplay else None
         # Its query takes the place of a hidden channel: both together are as large as an interplay alone.
-        self.exchange = Exchange(names, width, places, hidden - 1) if several and exchange else None
+        self.exchange = Exchange(names, width, places, hidden - 1, gain=gain) if several and exchange else None
         self.without = None
 
     def forward(

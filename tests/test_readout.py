@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grafeat.graph import PatchGraph
+from grafeat.interplay import Exchange
 from grafeat.readout import READOUTS, Reading, Readout, ReadoutKind
 
 SHAPES = {"lite": (2, 3), "vit": (1, 11), "cnn": (5, 1)}
@@ -273,6 +274,7 @@ def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() 
     """What it adds is MLP(Σ_m U_m·read_m), of what its query reads from the final states of each backbone."""
     made = Readout(NAMES, D, PLACES, queries=Q, kind="each", interplay=True, exchange=True)
     nn.init.normal_(made.relation)
+    nn.init.normal_(made.exchange.place)
     for kept in (NAMES, ("lite", "cnn"), ("vit",)):
         graph = GRAPH.without(*set(NAMES) - set(kept))
         (before, places), x = inputs(graph), 2 * torch.randn(B, graph.num_vertices, D)
@@ -299,6 +301,16 @@ def test_an_exchange_by_hand_reads_the_final_states_and_all_else_those_before() 
         expected = F.gelu(F.layer_norm(entered, [hidden])) @ made.exchange.say[2].weight.T
         assert expected.abs().max() > 1e-3
         close(found.vector - found.apart, expected)
+
+
+def test_an_exchange_begins_with_no_preference_for_a_place_and_says_little_where_its_gain_is_small() -> None:
+    with torch.random.fork_rng():
+        one = Exchange(NAMES, D, PLACES, 11)
+    tenth = Exchange(NAMES, D, PLACES, 11, gain=0.1)  # the same, but for the gain
+    assert not one.place.any()
+    means = {name: torch.randn(B, D) for name in NAMES}
+    assert one(means).abs().max() > 1e-2
+    close(tenth(means), one(means) / 10)
 
 
 def test_the_vector_of_given_weights_reads_both_places() -> None:
