@@ -15,6 +15,7 @@ from test_store import B, calls, lite, pictures, same, taken, vit
 
 from grafeat.store import GridStore, lock, writer
 from grafeat.store.extraction import extract
+from grafeat.store.journal import read_unfinished
 from grafeat.store.lock import locked
 
 __all__ = ["calls"]  # a fixture
@@ -120,6 +121,18 @@ def test_another_batch_size_goes_on_too(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("lite", "vit"):
         torch.testing.assert_close(found[name].features.float(), expected[name].features, atol=2e-3, rtol=2e-3)
     assert GridStore(tmp_path).verify() == []
+
+
+@pytest.mark.parametrize("noted", ['8, 16, "d", [9, ""]', '8, 16, "d", [9.0]', '8.0, 16, "d", []', "8, 16, 5, []"])
+def test_a_line_of_a_journal_that_is_of_other_types_ends_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: str
+) -> None:
+    with killed_at(monkeypatch, writer, "line_of", 2), pytest.raises(Killed):
+        taken([lite()], pictures(), tmp_path, batch_size=8)
+    (path,) = tmp_path.glob("*/journal")
+    path.write_bytes(path.read_bytes() + f"[{noted}]\n".encode())
+    assert [piece[:2] for piece in read_unfinished(path.parent).pieces] == [(0, 8)]  # the line above it
+    assert same(taken([lite()], pictures(), tmp_path, batch_size=8), taken([lite()], pictures(), batch_size=8))
 
 
 @pytest.mark.parametrize("file", ["features.safetensors", "journal"])

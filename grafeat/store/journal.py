@@ -51,7 +51,10 @@ def _read_journal(part: Path) -> Index:
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             for line in file:
                 start, stop, found, rows = json.loads(line)
-                if line_of(Piece(start, stop, found), rows) != line or not 0 <= start < stop <= index.key.count:
+                whole = all(type(number) is int for number in (start, stop, *rows)) and type(found) is str
+                if not whole or line_of(Piece(start, stop, found), rows) != line:
+                    break
+                if not 0 <= start < stop <= index.key.count:
                     break
                 pieces.append(Piece(start, stop, found))
                 unreadable |= set(rows)

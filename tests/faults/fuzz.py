@@ -1,0 +1,98 @@
+"""Fuzzes a loader, led by which lines of it have run: `python tests/faults/fuzz.py model build/fuzz -runs=1000`.
+
+The inputs are files that the loader reads, and what becomes of them by mutation. Any error but the documented
+ValueError ends the run with a status other than 0 and leaves its input in the folder. Other arguments are libFuzzer's.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["grafeat"]):
+    from grafeat.backbones.narrow import load_trained
+    from grafeat.checkpoint import load, save
+    from grafeat.files import write_tensors
+    from grafeat.merge import GraFeatMerge
+    from grafeat.planted import pointer
+    from grafeat.store.index import Index, Key, Piece, digest, parsed
+    from grafeat.store.journal import line_of, read_unfinished
+
+GRIDS = pointer(31, shape=(2, 3), channels=(3, 5))
+MODEL = GraFeatMerge.for_grids(GRIDS, num_classes=4, width=12, heads=3, depth=1)
+CALL = {"kind": "small_cnn", "seed": 0, "epochs": 1, "pictures": "p", "count": 7, "content": "c", "recipe": "r"}
+INDEX = Index(Key("b", "p", "F16", 31), "lite", "digits", (0, 0, 1, 1), (3, 2, 5), (Piece(0, 31, "d"),), (7,))
+Loader = Callable[[bytes, Path], object]
+
+
+def model(data: bytes, folder: Path) -> None:
+    """A saved model, and bytes in its place."""
+    (folder / "a").write_bytes(data)
+    load(folder / "a")
+
+
+def configuration(data: bytes, folder: Path) -> None:
+    """A saved model that says anything of itself; its checksum is right, as a careful attacker would write it."""
+    load(write_tensors(folder / "a", MODEL.state_dict(), kind="model", about=dictionary(data)))
+
+
+def trained(data: bytes, folder: Path) -> None:
+    """A trained backbone that says anything of itself."""
+    tensors = {"mean": MODEL.types.detach()}
+    load_trained(write_tensors(folder / "a", tensors, kind="trained backbone", about=dictionary(data)))
+
+
+def index(data: bytes, folder: Path) -> None:
+    """An index of the store whose checksum is right."""
+    said = dictionary(data)
+    parsed(json.dumps({"sha256": digest(json.dumps(said).encode()), **said}).encode() + b"\n")
+
+
+def journal(data: bytes, folder: Path) -> None:
+    """What an unfinished run has noted, behind a first line that is right."""
+    (folder / "journal").write_bytes(INDEX.with_pieces([], []).encoded() + data)
+    with contextlib.suppress(FileNotFoundError):  # documented: a journal that says nothing, and no index beside it
+        read_unfinished(folder)
+
+
+LOADERS: dict[str, Loader] = {each.__name__: each for each in (model, configuration, trained, index, journal)}
+
+
+def dictionary(data: bytes) -> dict[str, object]:
+    """What the bytes say as JSON."""
+    said = json.loads(data)
+    if not isinstance(said, dict):
+        raise ValueError("no dictionary")
+    return said
+
+
+def seeds(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """For each loader an input that it reads without an error."""
+    yield "model", save(MODEL, folder / "whole").read_bytes()
+    yield "configuration", json.dumps({"config": asdict(MODEL.config)}).encode()
+    yield "trained", json.dumps({"call": CALL}).encode()
+    yield "index", json.dumps({"kind": "feature grids", "format": 2, **asdict(INDEX)}).encode()
+    yield "journal", line_of(Piece(0, 4, "d"), [3]) + line_of(Piece(4, 8, "e"), [])
+
+
+def main() -> None:
+    """Fuzzes the loader that is named, in the folder that is named."""
+    name, folder, *options = sys.argv[1:]
+    work, corpus = Path(folder), Path(folder) / "corpus"
+    corpus.mkdir(parents=True)
+    (corpus / "seed").write_bytes(dict(seeds(work))[name])
+
+    def once(data: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            LOADERS[name](data, work)
+
+    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={folder}/", *options], once)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
