@@ -19,12 +19,16 @@ class Interplay(nn.Module):
         names: The backbones that the model knows.
         width: Channels d of a vertex.
         hidden: Width of the MLP.
+        gain: Factor on the last layer's weights at the start; a small one begins close to saying nothing.
     """
 
-    def __init__(self, names: tuple[str, ...], width: int, hidden: int) -> None:
+    def __init__(self, names: tuple[str, ...], width: int, hidden: int, *, gain: float = 1.0) -> None:
         super().__init__()
         self.enter = PerBackbone(names, lambda: nn.Linear(width, hidden, bias=False), shared=False)
-        self.say = nn.Sequential(nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, width, bias=False))
+        last = nn.Linear(hidden, width, bias=False)
+        with torch.no_grad():
+            last.weight.mul_(gain)
+        self.say = nn.Sequential(nn.LayerNorm(hidden), nn.GELU(), last)
 
     def forward(self, means: Mapping[str, Float[Tensor, "b d"]]) -> Float[Tensor, "b d"]:
         """What is added to the sum of the readings (b, d), from each backbone's mean, by name."""
@@ -42,7 +46,7 @@ class Exchange(Interplay):
         width: Channels d of a vertex.
         places: Features f of a vertex's place.
         hidden: Width of the MLP.
-        gain: Factor on the last layer's weights at the start; a small one begins close to saying nothing.
+        gain: Factor on the last layer's weights at the start.
 
     Attributes:
         place: The query's part that is asked of a vertex's place; None if patches do not know theirs.
@@ -51,9 +55,7 @@ class Exchange(Interplay):
     place: Tensor | None
 
     def __init__(self, names: tuple[str, ...], width: int, places: int, hidden: int, *, gain: float = 1.0) -> None:
-        super().__init__(names, width, hidden)
-        with torch.no_grad():
-            self.say[-1].weight.mul_(gain)
+        super().__init__(names, width, hidden, gain=gain)
         self.state = PerBackbone(names, lambda: nn.Linear(width, 1, bias=False), shared=False)
         self.place = nn.Parameter(torch.zeros(places, 1))
 

@@ -1,15 +1,15 @@
 """GraFeat-Merge: the feature grids of frozen backbones become one graph, and the graph one image vector."""
 
 from collections.abc import Iterable, Sequence
-from typing import Self, TypeVar, cast
+from typing import Self, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.attention.joint import JointAttention
-from grafeat.attention.layers import CrossAttention, IntraAttention, PatchAttention, Vertices
+from grafeat.attention.layers import Vertices
 from grafeat.attention.rotary import Angles, RotaryPositions
+from grafeat.attention.step import GAIN, Step
 from grafeat.config import MergeConfig
 from grafeat.graph import Kind, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet, check_grids
@@ -25,39 +25,6 @@ from grafeat.projection import (
     weights_from,
 )
 from grafeat.readout import Readout, ReadoutKind
-
-L = TypeVar("L", bound=PatchAttention)
-GAIN = 0.1  # every layer begins close to x ← x, and an exchange close to 0: messages must earn their weight
-
-
-class Step(nn.Module):
-    """One step of the graph network: an intra layer, then a cross layer, either of which may be absent; or a joint one.
-
-    Args:
-        config: What shapes the model.
-        kinds: The kinds of edges over which there are messages.
-    """
-
-    def __init__(self, config: MergeConfig, kinds: tuple[Kind, ...]) -> None:
-        super().__init__()
-        apart = not config.joint
-        self.intra = _layer(IntraAttention, config) if "intra" in kinds and apart else None
-        self.cross = _layer(CrossAttention, config) if "cross" in kinds and apart else None
-        self.joint = _layer(JointAttention, config) if config.joint else None
-
-    def forward(
-        self, x: Vertices, graph: PatchGraph, angles: Angles, keep: Float[Tensor, "b 1 1"] | None = None
-    ) -> Vertices:
-        """The vertices after the step; `keep` is the factor on each picture's cross messages."""
-        x = x if self.intra is None else self.intra(x, graph, angles)
-        x = x if self.cross is None else self.cross(x, graph, angles, keep)
-        return x if self.joint is None else self.joint(x, graph, angles, keep)
-
-    @property
-    def layers(self) -> dict[str, PatchAttention]:
-        """Its layers by kind, in the order of the pass."""
-        named = {"intra": self.intra, "cross": self.cross, "joint": self.joint}
-        return {kind: layer for kind, layer in named.items() if layer is not None}
 
 
 class GraFeatMerge(PatchModel):
@@ -311,19 +278,6 @@ class GraFeatMerge(PatchModel):
             return None
         rows, count = self.part or (slice(None), len(x))
         return (torch.rand(count, 1, 1, device=x.device) >= self.config.cross_drop)[rows].to(x)
-
-
-def _layer(kind: type[L], config: MergeConfig) -> L:
-    return kind(
-        config.names,
-        config.width,
-        config.heads,
-        shared=config.shared,
-        balance=config.balance,
-        gain=GAIN,
-        hidden=config.hidden,
-        relations=config.relations,
-    )
 
 
 def on_grids(x: Float[Tensor, "b n k"], graph: PatchGraph) -> States:
