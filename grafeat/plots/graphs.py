@@ -2,26 +2,23 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
 
 import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from grafeat.graph import Kind
-from grafeat.plots.heatmaps import LUMINANCE, OUTLINE, outlines
+from grafeat.plots.heatmaps import LUMINANCE
+from grafeat.plots.painted import Paint, communities_said, draw_paint, draw_rank_bar
 from grafeat.plots.palette import (
     HAIRLINE,
     INK,
-    SECOND,
     SECOND_INK,
-    SEQUENTIAL,
     BackboneColour,
     backbone_colours,
     styled,
@@ -30,23 +27,18 @@ from grafeat.plots.panels import (
     MARGIN,
     WIDEST,
     Part,
-    colour_bar,
     footnote,
     inches,
     number,
     panel_figure,
     place,
     shorten,
+    unit,
 )
 from grafeat.plots.pictures import Colours, checked_picture, grid_lines, patches
 from grafeat.plots.sheets import CORNERS, Curve, DrawnEdge, Place, Sheet, edge_curves, graph_layout, sheets_of
 
 PALE = 0.25  # how much of the picture's contrast is left on a sheet
-Paint = Literal["community", "pagerank"]
-# Paul Tol's light colours, made to be told apart by every kind of colour vision and to carry dark letters; grey, his
-# ninth, is for all further communities.
-TINTS = ("#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00", "#DDDDDD")
-ROOM = 13  # points that a patch must be wide to have a letter of its own
 
 
 @styled
@@ -102,7 +94,7 @@ def draw_graph(
     for sheet in sheets:
         _draw_sheet(ax, sheet, picture, colours[sheet.name], _pitch(sheets))
         if paint:
-            _draw_paint(ax, graph, sheet, paint, picture)
+            draw_paint(ax, graph, sheet, paint, picture)
         _draw_vertices(ax, graph, sheet, at, colours[sheet.name])
     _draw_cross(ax, edges.get("cross", []), colours)
     _draw_intra(ax, edges.get("intra", []), cased=paint == "pagerank")
@@ -113,10 +105,10 @@ def draw_graph(
     if weighted:
         footnote(ax, len(edges), [(_weights_said(graph, edges), SECOND_INK)])
     if paint == "community":
-        for line, parts in enumerate(_communities_said(graph), start=lines):
+        for line, parts in enumerate(communities_said(graph), start=lines):
             footnote(ax, line, parts)
     elif paint == "pagerank":
-        _draw_rank_bar(ax, graph, lines)
+        draw_rank_bar(ax, graph, lines)
     return ax
 
 
@@ -153,11 +145,6 @@ def _framed(ax: Axes | None, sheets: tuple[Sheet, ...], curves: list[Curve], foo
     return ax
 
 
-def _inch(ax: Axes) -> float:
-    """Inches of the figure for one unit of the drawing."""
-    return inches(ax)[2] / float(np.ptp(ax.get_xlim()))
-
-
 def _draw_sheet(ax: Axes, sheet: Sheet, picture: Tensor | None, colour: BackboneColour, pitch: float) -> None:
     corners = sheet.on(CORNERS)
     frame = Polygon(corners, facecolor="#F6F6F6", edgecolor=HAIRLINE, linewidth=0.8, zorder=0)
@@ -169,7 +156,7 @@ def _draw_sheet(ax: Axes, sheet: Sheet, picture: Tensor | None, colour: Backbone
     )
     lines.set(alpha=0.45, zorder=1)
     ax.add_collection(lines, autolim=False)
-    name = shorten(sheet.name, 72 * min(_inch(ax) * (pitch - 0.08), inches(ax)[2]), size=11, weight="bold")
+    name = shorten(sheet.name, 72 * min(unit(ax) * (pitch - 0.08), inches(ax)[2]), size=11, weight="bold")
     for text, drop, ink, size, weight in (
         (name, -6, colour.text, 11, "bold"),
         (patches(sheet.shape), -21, SECOND_INK, 9.5, "normal"),
@@ -187,98 +174,11 @@ def _draw_pale(ax: Axes, sheet: Sheet, picture: Tensor, frame: Polygon) -> None:
     ax.set(xlim=left_right, ylim=bottom_top, aspect="equal")  # imshow moved them to the flat picture
 
 
-def _draw_paint(ax: Axes, graph: nx.DiGraph, sheet: Sheet, paint: Paint, picture: Tensor | None) -> None:
-    """Fills the patches of a sheet; between communities there are lines, so that colours alone need not tell."""
-    own = [data for data in graph.nodes.values() if data["backbone"] == sheet.name]
-    boxes = np.array([data["box"] for data in own])
-    values = np.array([data[paint] for data in own])
-    if paint == "pagerank":
-        shades = _rank_colours(graph).to_rgba(values)[:, :3]
-    else:
-        shades = np.array([to_rgb(_tint(community)) for community in values.tolist()])
-    filled = PolyCollection(list(sheet.on(boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]])), facecolors=shades)
-    # edges of the patch's own colour close the hairlines between patches
-    filled.set(edgecolors="face", linewidths=0.3, zorder=0.7, label=paint)
-    ax.add_collection(filled, autolim=False)
-    if picture is not None:
-        _draw_outlines(ax, sheet, picture, dark=bool((shades @ LUMINANCE).mean() < 0.5))
-    if paint == "community":
-        _draw_borders(ax, sheet, own)
-        _draw_letters(ax, sheet, boxes, values)
-
-
-def _draw_outlines(ax: Axes, sheet: Sheet, picture: Tensor, *, dark: bool) -> None:
-    """The picture's outlines over the paint, light where it is dark."""
-    strength = outlines(checked_picture(picture)).numpy()
-    overlay = np.stack([np.full_like(strength, dark)] * 3 + [OUTLINE * strength], axis=-1)
-    left_right, bottom_top = ax.get_xlim(), ax.get_ylim()
-    x0, y0, x1, y1 = sheet.field
-    clip = Polygon(sheet.on(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])), transform=ax.transData)
-    shown = ax.imshow(overlay, extent=(0, 1, 1, 0), interpolation="bilinear", zorder=0.8)
-    shown.set(transform=sheet.affine + ax.transData, clip_path=clip)
-    ax.set(xlim=left_right, ylim=bottom_top, aspect="equal")  # imshow moved them to the flat picture
-
-
-def _draw_borders(ax: Axes, sheet: Sheet, own: list[dict]) -> None:
-    community = {(data["row"], data["column"]): data["community"] for data in own}
-    borders = []
-    for data in own:
-        row, column, (x0, y0, x1, y1) = data["row"], data["column"], data["box"]
-        for neighbour, line in (
-            ((row, column + 1), [(x1, y0), (x1, y1)]),
-            ((row + 1, column), [(x0, y1), (x1, y1)]),
-        ):
-            if community.get(neighbour, data["community"]) != data["community"]:
-                borders.append(line)
-    if borders:
-        lines = LineCollection(list(sheet.on(np.array(borders))), colors=INK, linewidths=0.9, zorder=1.2)
-        ax.add_collection(lines, autolim=False)
-
-
-def _draw_letters(ax: Axes, sheet: Sheet, boxes: np.ndarray, communities: np.ndarray) -> None:
-    """A letter in a corner of each patch; where patches are small, one in the middle of each community."""
-    wide = 72 * _inch(ax) * float(np.ptp(sheet.on(CORNERS)[:, 0])) * (boxes[0, 2] - boxes[0, 0])  # in points
-    roomy = wide >= ROOM
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    corners = boxes[:, :2] + (0.22, 0.25) * (boxes[:, 2:] - boxes[:, :2])
-    for community in np.unique(communities).tolist():
-        members = (communities == community).nonzero()[0]
-        middle = np.square(centres[members] - centres[members].mean(axis=0)).sum(axis=1).argmin()
-        for x, y in sheet.on(corners[members] if roomy else centres[members[middle]][None]):
-            letter = ax.text(x, y, _letter(community), ha="center", va="center", color=INK, clip_on=True)
-            letter.set(size=min(0.42 * wide, 9) if roomy else 8.5, weight="normal" if roomy else "bold")
-            halo = (1.5, _tint(community)) if roomy else (2.5, "white")
-            letter.set(path_effects=[withStroke(linewidth=halo[0], foreground=halo[1])], zorder=5, label="letter")
-
-
-def _draw_rank_bar(ax: Axes, graph: nx.DiGraph, line: int) -> None:
-    """The colours of PageRank below so many lines of text, and its mean over all patches."""
-    _, _, width, height = inches(ax)
-    drop = (46 + 16 * line + 30) / 72
-    bar = ax.inset_axes((0, -drop / height, min(3.2 / width, 1), 0.1 / height))
-    mean = float(np.mean([data["pagerank"] for data in graph.nodes.values()]))
-    colour_bar(bar, _rank_colours(graph), "PageRank", marks=[(mean, SECOND)], mark_label="mean")
-
-
-def _rank_colours(graph: nx.DiGraph) -> ScalarMappable:
-    """From 0 to the largest PageRank, the same for all sheets."""
-    return ScalarMappable(Normalize(0, max(data["pagerank"] for data in graph.nodes.values())), SEQUENTIAL)
-
-
-def _tint(community: int) -> str:
-    return TINTS[min(community, len(TINTS) - 1)]
-
-
-def _letter(community: int) -> str:
-    """A letter for each of the first 26 communities."""
-    return chr(ord("a") + community) if community < 26 else ""
-
-
 def _draw_vertices(
     ax: Axes, graph: nx.DiGraph, sheet: Sheet, at: Mapping[int, Place], colour: BackboneColour
 ) -> None:
     own = [vertex for vertex, name in graph.nodes(data="backbone") if name == sheet.name]
-    spacing = 72 * _inch(ax) * float(np.ptp(sheet.on(CORNERS)[:, 0])) / sheet.shape[1]  # in points
+    spacing = 72 * unit(ax) * float(np.ptp(sheet.on(CORNERS)[:, 0])) / sheet.shape[1]  # in points
     size = float(np.clip(0.22 * spacing, 1.2, 3.6)) ** 2
     drawn = nx.draw_networkx_nodes(
         graph, dict(at), nodelist=own, node_size=size, node_color=colour.mark, linewidths=0, ax=ax
@@ -350,20 +250,6 @@ def _said(graph: nx.DiGraph, kind: Kind, sheets: tuple[Sheet, ...]) -> list[Part
         said += f" ({len(edges):,} at random: {len(edges) / total:.1%})" if few else ""
     style = ("╌╌", INK, "bold") if kind == "intra" else ("━━", SECOND_INK, "bold")
     return [style, (said, SECOND_INK)]
-
-
-def _communities_said(graph: nx.DiGraph) -> list[list[Part]]:
-    """Two lines: the largest communities with their letters and patches, and how many are smaller."""
-    found = [data["community"] for data in graph.nodes.values()]
-    sizes = {community: found.count(community) for community in sorted(set(found))}
-    parts: list[Part] = []
-    for community in [community for community in sizes if community < len(TINTS) - 1]:
-        parts += [("■", _tint(community)), (f"{_letter(community)} {sizes.pop(community):,}", SECOND_INK)]
-    if sizes:
-        parts += [("■", TINTS[-1]), (f"{len(sizes)} more {sum(sizes.values()):,}", SECOND_INK)]
-    many = len(set(found))
-    said = f"patches of {many} communities:" if many > 1 else "one community:"
-    return [[(said, SECOND_INK), *parts[:8]], *([parts[8:]] if parts[8:] else [])]
 
 
 def _weights_said(graph: nx.DiGraph, kinds: Collection[Kind]) -> str:

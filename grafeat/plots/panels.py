@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -134,6 +135,11 @@ def inches(axes: Axes) -> tuple[float, float, float, float]:
     axes.apply_aspect()
     box = axes.get_position()
     return box.x0 * across, (1 - box.y1) * down, box.width * across, box.height * down
+
+
+def unit(ax: Axes) -> float:
+    """Inches of the figure for one unit of the drawing."""
+    return inches(ax)[2] / float(np.ptp(ax.get_xlim()))
 
 
 def title(figure: Figure, parts: Sequence[Part], second: Sequence[Part] = ()) -> None:
