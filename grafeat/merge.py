@@ -43,8 +43,8 @@ class GraFeatMerge(PatchModel):
     Build it with `GraFeatMerge.for_grids`, which also takes the standardisation from the grids.
 
     What its parts are worth stands beside the rivals in `tests/benchmarks/figures.md`: the ways `joint`, `intra_only`
-    and `cross_only` are the merge with one part changed, and three controls lack the interplay, the positions or the
-    relations. `tests/benchmarks/defaults.py` varies the other defaults.
+    and `cross_only` are the merge with one part changed, and four controls lack the interplay, the parting, the
+    positions or the relations. `tests/benchmarks/defaults.py` varies the other defaults.
 
     Args:
         config: What shapes the model.

@@ -38,7 +38,7 @@ NEAR = 0.05  # of what guessing gets
 def trained(
     task: str, train: gf.GridSet, seed: int, *, val: gf.GridSet | None = None, cross: bool = True
 ) -> gf.GraFeatMerge:
-    """A merge by the task's recipe."""
+    """A merge by the task's recipe; a plain one, so that edges and patches are all there is to explain."""
     recipe = {"width": 32, "depth": 1, "learning_rate": 3e-3} | RECIPES[task]
     model = gf.GraFeatMerge.for_grids(
         train,
@@ -48,6 +48,8 @@ def trained(
         backbone_drop=recipe["backbone_drop"],
         cross_drop=0.0,
         cross=cross,
+        interplay=False,
+        parted=False,
         seed=seed,
     )
     gf.fit(
