@@ -50,7 +50,7 @@ def test_controls_are_added_where_they_are_asked_for() -> None:
     tested = {lesson.contender.name: [task.name for task in lesson.tasks] for lesson in group}
     assert tested["merge"] == ["one", "other"]
     assert tested["no positions"] == ["other"]
-    assert len(tested) == 1 + 9
+    assert len(tested) == 1 + 10
     (group,) = lessons([one, other], ["merge"], [0], controls=True)
     assert all(len(lesson.tasks) == 2 for lesson in group)
 
