@@ -40,7 +40,7 @@ SCRIPTS = {
     "jquery": "jquery@2.2.4/dist/jquery.min.js",
 }
 
-READY = "() => { const e = document.querySelector('[data-grafeat-page]')?.explorer; return e?.drawn && e.listed }"
+READY = "() => { const e = document.querySelector('[data-grafeat-page]')?.explorer; return e?.drawn && e.strip.listed }"
 DRAWN = "(lines) => document.querySelectorAll('svg line').length >= lines"
 PAINTED = """(function wait() {
   const explorer = document.querySelector("[data-grafeat-page]")?.explorer;
