@@ -24,10 +24,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = explorer.to_html(Path(folder) / "page.html")
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
-        window = browser.new_page(viewport={"width": 1240, "height": 900}, device_scale_factor=1.5)
+        window = browser.new_page(viewport={"width": 1240, "height": 1400}, device_scale_factor=1.5)
         window.goto(page.as_uri())
         window.wait_for_function(READY)
         window.locator(".strip img").first.wait_for()
+        window.locator(".values .sum", has_text="logit").wait_for()  # asked for once it is in view
         window.locator(".grafeat").screenshot(path=PATH)
         browser.close()
 
