@@ -83,7 +83,7 @@ def main() -> None:
     """Fuzzes the loader that is named, in the folder that is named."""
     name, folder, *options = sys.argv[1:]
     work, corpus = Path(folder), Path(folder) / "corpus"
-    corpus.mkdir(parents=True)
+    corpus.mkdir(parents=True, exist_ok=True)
     (corpus / "seed").write_bytes(dict(seeds(work))[name])
 
     def once(data: bytes) -> None:
