@@ -108,6 +108,10 @@ class PatchGraph:
             name: slice(stop - self.sizes[name], stop) for name, stop in zip(self.names, stops, strict=True)
         }
 
+    def split(self, of_vertices: Tensor, dim: int) -> dict[str, Tensor]:
+        """What there is of each vertex along a dimension, taken apart by backbone."""
+        return dict(zip(self.names, of_vertices.split(list(self.sizes.values()), dim=dim), strict=True))
+
     @property
     def num_vertices(self) -> int:
         """Patches n of all backbones together."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from grafeat.grids import FeatureGrid, GridSet
 
 SAMPLE = 20_000  # feature vectors; enough for the covariance of some thousand channels
+MANY = 100 * SAMPLE  # patches, from which on they are drawn one by one
 OCTAVES = 4
 
 
@@ -89,8 +90,11 @@ class Projection(Reduction):
 
 def _sample(grid: FeatureGrid, seed: int) -> Float[Tensor, "sample c"]:
     b, (h, w) = len(grid), grid.shape
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(b * h * w, generator=generator)[:SAMPLE]
+    generator, patches = torch.Generator().manual_seed(seed), b * h * w
+    if patches <= MANY:
+        chosen = torch.randperm(patches, generator=generator)[:SAMPLE]
+    else:  # memory stays flat, and hardly any patch is drawn twice
+        chosen = torch.randint(patches, (SAMPLE,), generator=generator)
     picture, place = chosen // (h * w), chosen % (h * w)
     return grid.features[picture, :, place // w, place % w].double()
 

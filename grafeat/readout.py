@@ -156,7 +156,7 @@ class Readout(PatchReadout):
         exchange = self.exchange if several else None
         first = self._normed(x if before is None else before, graph)
         final = first if exchange is None else self._normed(x, graph)
-        lie = dict(zip(graph.names, places.split(list(graph.sizes.values())), strict=True))
+        lie = graph.split(places, dim=0)
         logits = {name: self._logits(state, lie[name], name) for name, state in first.items()}
         if self.interplay is not None and several:
             logits = {name: F.pad(block, (0, 1)) for name, block in logits.items()}  # one more query, even
@@ -252,7 +252,7 @@ class Readout(PatchReadout):
         return self.value(read.flatten(1), name)
 
     def _normed(self, x: Vertices, graph: PatchGraph) -> dict[str, Float[Tensor, "b _ d"]]:
-        return dict(zip(graph.names, self.norm(x).split(list(graph.sizes.values()), dim=1), strict=True))
+        return graph.split(self.norm(x), dim=1)
 
     def _logits(
         self, states: Float[Tensor, "b patches d"], places: Float[Tensor, "patches f"], name: str

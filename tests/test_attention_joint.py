@@ -45,7 +45,7 @@ def turning(graph: PatchGraph = GRAPH) -> Angles:
 class Heard(nn.Module):
     """In the place of the update MLP: hands on the message as it is."""
 
-    def forward(self, states: Tensor, name: str) -> Tensor:
+    def all(self, states: Tensor, graph: PatchGraph) -> Tensor:
         return states.chunk(2, dim=-1)[1]
 
 

@@ -54,7 +54,7 @@ def still(graph: PatchGraph = GRAPH, head_width: int = K) -> Angles:
 class Heard(nn.Module):
     """In the place of the update MLP: hands on the message as it is."""
 
-    def forward(self, states: Tensor, name: str) -> Tensor:
+    def all(self, states: Tensor, graph: PatchGraph) -> Tensor:
         return states.chunk(2, dim=-1)[1]
 
 
@@ -182,19 +182,19 @@ def dense(attention: object, query: str, key: str, layer: int = 0) -> Tensor:
 def plain_weights(
     layer: PatchAttention, x: Tensor, frequencies: Tensor, graph: PatchGraph, kind: str
 ) -> Tensor:
-    """Weights (b, heads, n, n) by one softmax a row over masked logits; channels turn as complex numbers."""
+    """Weights (b, heads, n, n) by one softmax a row over masked logits; pairs of channels turn by matrices."""
     (weight_q, weight_k, _), (bias_q, bias_k, _) = parts(layer.project.layers[0])
     turned = []
     for projected in (x @ weight_q.T + bias_q, x @ weight_k.T + bias_k):
-        heads = projected.view(*x.shape[:2], layer.heads, -1)
-        pairs = torch.complex(*heads.chunk(2, dim=-1))
+        pairs = projected.view(*x.shape[:2], layer.heads, -1, 2)
         angle = (graph.centres.double() @ frequencies.double()).float()
-        turned.append(pairs * torch.polar(torch.ones_like(angle), angle)[:, None])
+        rows = [angle.cos(), -angle.sin(), angle.sin(), angle.cos()]
+        matrices = torch.stack(rows, dim=-1).unflatten(-1, (2, 2))  # (n, k / 2, 2, 2)
+        turned.append(torch.einsum("npij,bnhpj->bnhpi", matrices, pairs).flatten(3))
     weights = torch.zeros(len(x), layer.heads, graph.num_vertices, graph.num_vertices)
     for i in range(graph.num_vertices):
         keys = graph.neighbours(i, kind)
-        # the real part of a times the conjugate of b is the product of the two pairs of channels
-        logits = (turned[0][:, i, None] * turned[1][:, keys].conj()).real.sum(dim=-1) / math.sqrt(K)
+        logits = (turned[0][:, i, None] * turned[1][:, keys]).sum(dim=-1) / math.sqrt(K)
         if kind == "cross":
             logits = logits + balance_bias(keys, graph)[:, None]
         weights[:, :, i, keys] = logits.softmax(dim=1).transpose(1, 2)

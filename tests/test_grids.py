@@ -133,6 +133,14 @@ def test_what_is_not_finite_names_the_backbone_and_the_place(bad: float) -> None
         FeatureGrid("lite", broken)
 
 
+def test_opposite_infinities_are_found_and_finite_values_whose_sum_is_infinite_are_fine() -> None:
+    features = torch.zeros(B, C, H, W)
+    features[3, 4, 1, 2], features[5, 0, 0, 0] = math.inf, -math.inf
+    with pytest.raises(ValueError, match=r"NaN or infinity \(2 of"):
+        FeatureGrid("lite", features)
+    assert FeatureGrid("lite", torch.full((B, C, H, W), torch.finfo(torch.float32).max)).shape == (H, W)
+
+
 def test_a_trusted_grid_is_not_read_but_its_form_is_checked(unchecked: None) -> None:
     broken = features().fill_(math.nan)
     assert FeatureGrid.trusted("lite", broken).features is broken

@@ -43,6 +43,20 @@ def test_interpolation_does_not_overshoot() -> None:
     assert found.min() == 0 and found.max() == 1
 
 
+def test_grey_pictures_are_resized_once_and_come_out_the_same() -> None:
+    grey = PICTURES[:, :1].expand(-1, 3, -1, -1)
+    prepare = Preparation("grey", (23, 29), mean=(0.5, 0.25, 0.1), std=(0.5, 0.25, 2.0))
+    assert torch.equal(prepare(grey, LIKE), prepare(grey.contiguous(), LIKE))
+
+
+def test_each_channel_of_a_grey_picture_gets_its_own_gradient() -> None:
+    grey = PICTURES[:, :1].expand(-1, 3, -1, -1).requires_grad_()
+    weights = torch.tensor([2.0, 3.0, 5.0])[:, None, None]
+    (gradient,) = torch.autograd.grad((Preparation("grey", (23, 29))(grey, LIKE) * weights).sum(), grey)
+    torch.testing.assert_close(gradient / weights, gradient[:, :1].expand(-1, 3, -1, -1) / 2)
+    assert gradient.abs().sum() > 0
+
+
 def test_type_and_device_are_those_of_the_weights() -> None:
     assert Preparation("half")(PICTURES, torch.empty(0, dtype=torch.float64)).dtype == torch.float64
 

@@ -163,6 +163,19 @@ def test_at_most_the_sample_is_looked_at_and_the_seed_decides_which(monkeypatch:
     close(first.mean, rows(features)[chosen].mean(dim=0))
 
 
+def test_of_very_many_patches_no_list_of_all_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight bytes for each of them would be gigabytes for a million pictures."""
+    monkeypatch.setattr(projection, "SAMPLE", 331)
+    monkeypatch.setattr(projection, "MANY", B * H * W - 1)
+    monkeypatch.delattr(torch, "randperm")
+    features = mixed()
+    first, again, other = (standardised(features, seed=seed) for seed in (3, 3, 5))
+    assert torch.equal(first.basis, again.basis)
+    assert not torch.equal(first.mean, other.mean)
+    expected, spread = rows(features).mean(dim=0), rows(features).std(dim=0) / math.sqrt(331)
+    assert ((first.mean - expected).abs() < 4 * spread).all()
+
+
 def test_all_patches_count_where_they_are_few() -> None:
     first, other = (standardised(mixed(), seed=seed) for seed in (3, 5))
     close(first.mean, rows(mixed()).mean(dim=0))

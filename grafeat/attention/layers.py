@@ -1,7 +1,7 @@
 """Intra and cross attention over the patches of several backbones.
 
-Between layers the vertices of all backbones stand side by side, (b, n, d), in the order of the `PatchGraph`. Inside
-a layer they are taken apart once, into one block for each backbone, so that nothing is copied to be sliced again.
+The vertices of all backbones stand side by side, (b, n, d), in the order of the `PatchGraph`. Only while they attend
+to each other are they taken apart, into one block for each backbone.
 """
 
 import math
@@ -44,6 +44,12 @@ class PerBackbone(nn.Module):
     def forward(self, states: Float[Tensor, "*batch i"], name: str) -> Float[Tensor, "*batch o"]:
         """The states of one backbone's vertices through that backbone's layer."""
         return self.layers[0 if self.shared else self.names.index(name)](states)
+
+    def all(self, x: Float[Tensor, "b n i"], graph: PatchGraph) -> Float[Tensor, "b n o"]:
+        """The states of all backbones' vertices, each through its backbone's layer."""
+        if self.shared:
+            return self.layers[0](x)
+        return torch.cat([self(part, name) for name, part in graph.split(x, dim=1).items()], dim=1)
 
 
 class PatchAttention(nn.Module):
@@ -122,27 +128,23 @@ class PatchAttention(nn.Module):
             keep: Factor on each picture's messages: 0 where a picture's messages are dropped in training.
         """
         self._check(x, graph)
-        sizes = list(graph.sizes.values())
-        parts = dict(zip(graph.names, x.split(sizes, dim=1), strict=True))
-        turns = zip(angles.cos.split(sizes), angles.sin.split(sizes), strict=True)
-        q, k, v = {}, {}, {}
-        for (name, part), (cos, sin) in zip(parts.items(), turns, strict=True):
-            q[name], k[name], v[name] = self.projected(part, name, Angles(cos, sin))
+        q, k, v = (graph.split(states, dim=2) for states in self.projected(x, graph, angles))
         if self.recorder is not None:
             self.recorder(q, k, graph)
         messages = self.messages(q, k, v, graph, keep)
-        return torch.cat([self.updated(part, messages[name], name) for name, part in parts.items()], dim=1)
+        heard = torch.cat([messages[name].transpose(1, 2) for name in graph.names], dim=1)  # (b, n, heads, k)
+        return self.updated(x, heard.flatten(2), graph)
 
-    def projected(self, part: Vertices, name: str, angles: Angles) -> tuple[Heads, Heads, Heads]:
-        """Queries, keys and values of one backbone's patches, the first two turned by their angles."""
-        qkv = self.project(part, name).unflatten(-1, (3, self.heads, -1))  # (b, n, 3, heads, k)
+    def projected(self, x: Vertices, graph: PatchGraph, angles: Angles) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values of all patches, the first two turned by their angles."""
+        qkv = self.project.all(x, graph).unflatten(-1, (3, self.heads, -1))  # (b, n, 3, heads, k)
         turned, value = qkv.transpose(1, 3).split([2, 1], dim=2)  # (b, heads, 2, n, k), (b, heads, 1, n, k)
         query, key = rotate(turned, angles).unbind(dim=2)
         return query, key, value.squeeze(dim=2)
 
-    def updated(self, part: Vertices, message: Heads, name: str) -> Vertices:
-        """One backbone's patches after their messages."""
-        return part + self.update(torch.cat([part, message.transpose(1, 2).flatten(2)], dim=-1), name)
+    def updated(self, x: Vertices, heard: Vertices, graph: PatchGraph) -> Vertices:
+        """All patches after their messages."""
+        return x + self.update.all(torch.cat([x, heard], dim=-1), graph)
 
     def messages(
         self, q: Blocks, k: Blocks, v: Blocks, graph: PatchGraph, keep: Float[Tensor, "b 1 1"] | None = None

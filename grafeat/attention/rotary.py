@@ -49,7 +49,8 @@ class RotaryPositions(nn.Module):
 
 
 def rotate(states: Float[Tensor, "*batch n k"], angles: Angles) -> Float[Tensor, "*batch n k"]:
-    """Turns channel i and channel i + k / 2 of each state by the vertex's i-th angle."""
-    first, second = states.chunk(2, dim=-1)
-    cos, sin = angles.cos.to(states.dtype), angles.sin.to(states.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    """Turns channels 2i and 2i + 1 of each state, as one complex number, by the vertex's i-th angle."""
+    wide = states.to(torch.promote_types(states.dtype, torch.float32))  # there are no complex numbers of bfloat16
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
+    turned = pairs * torch.complex(angles.cos.to(wide), angles.sin.to(wide))
+    return torch.view_as_real(turned).flatten(-2).to(states)

@@ -116,8 +116,10 @@ class Preparation:
         if self.size is None or pictures.shape[-2:] == self.size:
             return pictures
         antialias = self.interpolation != "nearest"
-        resized = functional.interpolate(pictures, self.size, mode=self.interpolation, antialias=antialias)
-        return resized.clamp(0, 1)  # bicubic interpolation overshoots
+        grey = pictures.stride(1) == 0 and not pictures.requires_grad  # one channel, shown three times
+        different = pictures[:, :1] if grey else pictures
+        resized = functional.interpolate(different, self.size, mode=self.interpolation, antialias=antialias)
+        return resized.clamp(0, 1).expand(-1, pictures.shape[1], -1, -1)  # bicubic interpolation overshoots
 
     def _viewed(self, pictures: Tensor, view: View) -> Tensor:
         seen = view(pictures)

@@ -39,16 +39,16 @@ class TransformerLayer(PatchAttention):
         self.out = nn.Linear(width, width)
         self.update = PerBackbone(names, lambda: _mlp(width, hidden), shared=True)
 
-    def projected(self, part: Vertices, name: str, angles: Angles) -> tuple[Heads, Heads, Heads]:
-        """Queries, keys and values of one backbone's patches; nothing turns them."""
-        qkv = self.project(self.before(part), name).unflatten(-1, (3, self.heads, -1))
+    def projected(self, x: Vertices, graph: PatchGraph, angles: Angles) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values of all patches; nothing turns them."""
+        qkv = self.project.all(self.before(x), graph).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.transpose(1, 3).unbind(dim=2)  # (b, heads, n, k) each
         return query, key, value
 
-    def updated(self, part: Vertices, message: Heads, name: str) -> Vertices:
-        """One backbone's patches after their messages."""
-        part = part + self.out(message.transpose(1, 2).flatten(2))
-        return part + self.update(self.after(part), name)
+    def updated(self, x: Vertices, heard: Vertices, graph: PatchGraph) -> Vertices:
+        """All patches after their messages."""
+        x = x + self.out(heard)
+        return x + self.update.all(self.after(x), graph)
 
 
 class ClassToken(PatchReadout):
@@ -72,12 +72,12 @@ class ClassToken(PatchReadout):
 
     def forward(self, x: Vertices, graph: PatchGraph) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b heads n"]]:
         """The image vector of each picture, and the weight of each vertex for each head, summing to 1."""
-        states = dict(zip(graph.names, self.norm(x).split(list(graph.sizes.values()), dim=1), strict=True))
+        states = graph.split(self.norm(x), dim=1)
         logits = {name: self._logits(state) for name, state in states.items()}
         if self.without is not None:
             logits = {name: self.without(name, block) for name, block in logits.items()}
         weights = torch.cat(list(logits.values()), dim=1).softmax(dim=1).mT
-        parts = dict(zip(graph.names, weights.split(list(graph.sizes.values()), dim=2), strict=True))
+        parts = graph.split(weights, dim=2)
         return self.vector(parts, states), weights
 
     def vector(

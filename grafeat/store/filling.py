@@ -82,8 +82,9 @@ def fill(work: Sequence[tuple[Backbone, Sink]], task: Task, *, partly: bool = Fa
     """
     takers = defaultdict(list)
     for backbone, sink in work:
+        backbone.to(task.device)
         for rows in cut(sink.missing, task.batch_size):
-            takers[rows].append((backbone.to(task.device), sink))
+            takers[rows].append((backbone, sink))
     empty: list[Batch] = []
     with _bar(0 if partly else len(task.pictures), list(takers), task.progress) as bar:
         batches = Batches(task.pictures, sorted(takers))
