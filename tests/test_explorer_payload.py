@@ -91,7 +91,7 @@ def test_the_strongest_form_keeps_the_largest_of_each_row_and_kind_and_says_thei
         assert set(where[where != NOWHERE]) == set(largest)
         values = arrays["weights"][layer, head, vertex, kind] * arrays["scale"][layer, head, vertex, kind] / 255
         np.testing.assert_allclose(values[: len(largest)], row[largest], atol=CLOSE * row.max())
-        assert kept == pytest.approx(row[largest].sum(), abs=1e-6)
+        assert kept == pytest.approx(row[largest].sum(), abs=5e-6)
 
 
 def test_single_vertices_are_rows_and_columns() -> None:

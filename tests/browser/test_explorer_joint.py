@@ -51,7 +51,7 @@ def test_the_masses_of_all_grids_sum_to_one(shown: tuple[gf.Explorer, View]) -> 
     assert said == pytest.approx([100 * float(part.sum()) for part in weights.values()], abs=0.6)
     assert sum(said) == pytest.approx(100, abs=1.5)
     header = view.root.locator(".grids").inner_text()
-    assert re.search(r"intra \d+%", header) and re.search(r"cross \d+%", header)
+    assert re.search(r"intra [\d.]+%", header) and re.search(r"cross [\d.]+%", header)
     shoot(view.page, "page-joint")
 
 
