@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from machine import described
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import grafeat as gf
 from grafeat.plots.palette import HAIRLINE, INK, SECOND_INK, styled
@@ -29,6 +29,7 @@ from grafeat.plots.panels import Panels, panel_figure, place, title
 from grafeat.training import training_loss
 
 RESULTS = Path(__file__).parent / "results"
+SAID = "usually 2 backbones of 14 × 14 patches, batch 4 (2 for patches), depth 2; a line through the three largest"
 USUAL = {"side": 14, "backbones": 2, "batch": 4, "depth": 2}
 VARIED = {
     "side": (7, 14, 28, 40, 56),
@@ -83,14 +84,14 @@ def growth(table: pd.DataFrame) -> Panels:
     varied = table[table["exponent of time"].notna()]
     names = list(dict.fromkeys(varied["what"]))
     figure = panel_figure(9.6, 4.4)
-    title(figure, [("What a training step costs as it grows", INK, "bold")], [(_said(table), SECOND_INK)])
+    title(figure, [("What a training step costs as it grows", INK, "bold")], [(SAID, SECOND_INK)])
     for row, (column, unit) in enumerate({"seconds": "seconds", "MB": "peak memory, MB"}.items()):
         for number, name in enumerate(names):
             ax = place(figure, 0.72 + 2.22 * number, 1.0 + 1.72 * row, 1.9, 1.35)
             own = varied[varied["what"] == name]
             power = own["exponent of time" if column == "seconds" else "exponent of memory"].iloc[0]
             _draw_growth(ax, own["size"].tolist(), own[column].tolist(), power)
-            ax.set_ylim(varied[column].min() / 2, varied[column].max() * 2.5)
+            ax.set_ylim(10 ** math.floor(math.log10(varied[column].min())), varied[column].max() * 2.5)
             ax.set_title(name if not row else "", pad=8)
             ax.set_ylabel("" if number else unit)
             ax.tick_params(labelleft=not number)
@@ -110,13 +111,9 @@ def _draw_growth(ax: Axes, sizes: list[int], figures: list[float], power: float)
     near = sizes[-1] / sizes[-2] < 2 < len(f"{sizes[-1]:,}")  # the labels of the two largest would touch
     ax.set_xticks(sizes, labels=["" if near and size == sizes[-2] else f"{size:,}" for size in sizes])
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.minorticks_off()
     ax.grid(axis="y", color=HAIRLINE, linewidth=0.6)
-
-
-def _said(table: pd.DataFrame) -> str:
-    usual = "usually 2 backbones of 14 × 14 patches, batch 4 (2 for patches), depth 2"
-    return f"{usual}; the line is fitted to the three largest; {table['machine'].iloc[0].split(', Python')[0]}"
 
 
 def child(what: dict) -> tuple[float, float]:
