@@ -13,7 +13,7 @@ from grafeat.config import MergeConfig
 from grafeat.files import read_tensors, write_tensors
 from grafeat.fusion import Committee, MixConfig, Mixer, list_ways
 from grafeat.merge import GraFeatMerge
-from grafeat.models import GridModel
+from grafeat.models import MEANING, GridModel
 
 KINDS = {way.kind.__name__: way.kind for way in list_ways()}
 
@@ -39,7 +39,7 @@ def save(model: GridModel, path: str | Path) -> Path:
         raise TypeError(
             f"model: got {kind}; expected a GraFeatMerge, or another that gf.mix makes; save the model itself"
         )
-    return write_tensors(path, model.state_dict(), kind="model", about=_about(model))
+    return write_tensors(path, model.state_dict(), kind="model", about={"meaning": MEANING, **_about(model)})
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu") -> GridModel:
@@ -54,10 +54,13 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> GridModel:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is a pickle, truncated, damaged in any byte, foreign, or does not fit its own configuration.
+        ValueError: If it is a pickle, truncated, damaged in any byte, foreign, does not fit its own configuration, or
+            is from a version in which the same weights said something else.
     """
     tensors, about = read_tensors(path, kind="model")
     try:
+        if about.get("meaning") != MEANING:
+            raise ValueError("in which the same weights said something else")
         with torch.device("meta"):  # initial weights would only be replaced
             model = _built(about, tensors)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}  # the file may go

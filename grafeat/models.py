@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from grafeat.grids import FeatureGrid, GridSet, check_grids
 
+MEANING = 2  # goes up when the same weights come to say something else; what was kept before is then refused
 Grids = GridSet | Sequence[FeatureGrid] | FeatureGrid
 States = dict[str, Float[Tensor, "b d h w"]]
 

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from grafeat.files import read_tensors, write_tensors
 from grafeat.grids import GridSet
-from grafeat.models import GridModel
+from grafeat.models import MEANING, GridModel
 
 KIND = "training"
 
@@ -188,10 +188,10 @@ def clear_remains(path: str | Path) -> None:
 
 
 def described(model: GridModel) -> str:
-    """What kind of model it is, with its configuration and the shapes of its parameters; not the numbers in them."""
+    """What kind of model it is: its configuration, what its parameters mean, and their shapes; not their numbers."""
     config = getattr(model, "config", None)
     shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
-    digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([MEANING, shapes]).encode()).hexdigest()[:16]
     return f"{type(model).__name__} {'' if config is None else config} {digest}"
 
 

@@ -17,7 +17,7 @@ from grafeat.files import read_tensors, write_tensors
 from grafeat.fusion import WAYS, Concat, mix
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
-from grafeat.models import GridModel
+from grafeat.models import MEANING, GridModel
 from grafeat.planted import pointer
 from grafeat.readout import READOUTS, ReadoutKind
 from grafeat.training import fit
@@ -256,9 +256,8 @@ def test_weights_of_another_program_and_stored_grids_are_refused(tmp_path: Path)
 
 
 def rewritten(path: Path, about: dict[str, object], tensors: dict[str, Tensor] | None = None) -> Path:
-    return write_tensors(
-        path, built().state_dict() if tensors is None else tensors, kind="model", about=about
-    )
+    weights = built().state_dict() if tensors is None else tensors
+    return write_tensors(path, weights, kind="model", about={"meaning": MEANING, **about})
 
 
 def config(**changes: object) -> dict[str, object]:
@@ -299,6 +298,13 @@ def test_a_configuration_that_does_not_fit_the_weights_is_refused(
     ):
         load(path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("meaning", [None, MEANING - 1, MEANING + 1, "2"])
+def test_weights_that_said_something_else_are_refused(tmp_path: Path, meaning: object) -> None:
+    path = rewritten(tmp_path / "a", {**config(), "meaning": meaning})
+    with pytest.raises(ValueError, match=r"from another version \(in which the same weights said something else\)"):
+        load(path)
 
 
 def test_the_reason_stays_short(tmp_path: Path) -> None:

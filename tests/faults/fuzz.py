@@ -18,6 +18,7 @@ with atheris.instrument_imports(include=["grafeat"]):
     from grafeat.checkpoint import load, save
     from grafeat.files import write_tensors
     from grafeat.merge import GraFeatMerge
+    from grafeat.models import MEANING
     from grafeat.planted import pointer
     from grafeat.store.index import Index, Key, Piece, digest, parsed
     from grafeat.store.journal import line_of, read_unfinished
@@ -37,7 +38,7 @@ def model(data: bytes, folder: Path) -> None:
 
 def configuration(data: bytes, folder: Path) -> None:
     """A saved model that says anything of itself; its checksum is right, as a careful attacker would write it."""
-    load(write_tensors(folder / "a", MODEL.state_dict(), kind="model", about=dictionary(data)))
+    load(write_tensors(folder / "a", MODEL.state_dict(), kind="model", about={"meaning": MEANING, **dictionary(data)}))
 
 
 def trained(data: bytes, folder: Path) -> None:

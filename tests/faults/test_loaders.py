@@ -22,6 +22,7 @@ from grafeat.backbones.narrow import load_trained
 from grafeat.checkpoint import load, save
 from grafeat.files import read_tensors, write_tensors
 from grafeat.merge import GraFeatMerge
+from grafeat.models import MEANING
 from grafeat.planted import pointer
 from grafeat.store import GridStore, extract
 from grafeat.store.index import digest, parsed
@@ -98,13 +99,15 @@ def test_any_configuration(tmp_path: Path, name: str, value: object, gone: bool)
     config = {**CONFIG, name: value}
     if gone:
         del config[name]
-    reads_or_refuses(load, write_tensors(tmp_path / "a", MODEL.state_dict(), kind="model", about={"config": config}))
+    about = {"meaning": MEANING, "config": config}
+    reads_or_refuses(load, write_tensors(tmp_path / "a", MODEL.state_dict(), kind="model", about=about))
 
 
 @fuzzed
 @given(about=st.dictionaries(st.sampled_from(["config", "call", "kind", "format", "checksum", "x"]), JSON))
 def test_any_description(tmp_path: Path, about: dict[str, object]) -> None:
-    path = write_tensors(tmp_path / "a", {"mean": torch.zeros(3)}, kind="model", about=about)
+    said = {"meaning": MEANING, **about}
+    path = write_tensors(tmp_path / "a", {"mean": torch.zeros(3)}, kind="model", about=said)
     reads_or_refuses(load, path)
     path = write_tensors(tmp_path / "a", {"mean": torch.zeros(3)}, kind="trained backbone", about=about)
     reads_or_refuses(load_trained, path)
@@ -223,7 +226,7 @@ def test_any_journal_of_an_unfinished_run(store: Path, tmp_path: Path, journal: 
 
 
 def test_the_fuzzing_starts_from_what_is_read(tmp_path: Path) -> None:
-    about = {"config": CONFIG}
+    about = {"meaning": MEANING, "config": CONFIG}
     assert torch.equal(
         load(write_tensors(tmp_path / "a", MODEL.state_dict(), kind="model", about=about))(GRIDS).logits,
         load(save(MODEL, tmp_path / "b"))(GRIDS).logits,
