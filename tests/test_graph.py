@@ -118,6 +118,15 @@ def test_vertices_are_numbered_backbone_by_backbone_and_row_by_row() -> None:
     assert [own.stop - own.start for own in graph.slices.values()] == SIZES == list(graph.sizes.values())
 
 
+def test_what_there_is_of_each_vertex_is_taken_apart_by_backbone() -> None:
+    graph = PatchGraph(SHAPES)
+    parts = graph.split(torch.arange(2 * graph.num_vertices).view(2, -1), dim=1)
+    assert list(parts) == list(SHAPES)
+    assert [part[0].tolist() for part in parts.values()] == [list(range(6)), list(range(6, 11)), list(range(11, 18))]
+    with pytest.raises(RuntimeError, match="split"):
+        graph.split(torch.zeros(graph.num_vertices + 1), dim=0)
+
+
 def test_boxes_and_centres_are_those_of_the_grids() -> None:
     grids = [FeatureGrid(name, torch.zeros(2, 3, *SHAPES[name]), FIELDS[name]) for name in SHAPES]
     boxes, centres = torch.cat([grid.boxes for grid in grids]), torch.cat([grid.centres for grid in grids])
