@@ -5,7 +5,7 @@ With `planted`, it shows the table of the planted truths instead, as Markdown.
 
 import csv
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def speed() -> str:
         f"| {r['what']} | {r['ours ms']} ms | {r['reference ms']} ms | {r['ours / reference']} |"
         for r in rows
     ]
-    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+    return "\n".join(lines) + f"\n\n{measured_on(rows)}\n"
 
 
 def planted() -> str:
@@ -122,7 +122,7 @@ def planted() -> str:
         for r in rows
     ]
     aimed = [row["reached"] for row in rows if row["aim"]]
-    words = f"{aimed.count('yes')} of {len(aimed)} aims reached. Measured on: {rows[0]['machine']}."
+    words = f"{aimed.count('yes')} of {len(aimed)} aims reached. {measured_on(rows)}"
     return "\n".join(lines) + f"\n\n{words}\n"
 
 
@@ -131,7 +131,7 @@ def explaining() -> str:
     rows = [row for path in sorted(RESULTS.glob("explaining_*.csv")) for row in table(path.name)]
     lines = ["| what | seconds | aim |", "|---|---|---|"]
     lines += [f"| {row['what']} | {row['seconds']} | {row['aim']} |" for row in rows]
-    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+    return "\n".join(lines) + f"\n\n{measured_on(rows)}\n"
 
 
 def audits() -> str:
@@ -148,7 +148,7 @@ def audits() -> str:
             lines.append(f"| {method} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     words = "Mean over the seeds, and in how many the test was passed; `gf.thresholds()` says what each asks for."
-    return "\n\n".join([*parts, f"{words} Measured on: {rows[0]['machine']}."]) + "\n"
+    return "\n\n".join([*parts, f"{words} {measured_on(rows)}"]) + "\n"
 
 
 def large() -> str:
@@ -156,7 +156,7 @@ def large() -> str:
     rows = table("large_cpu.csv")
     lines = ["| what | figure | aim |", "|---|---|---|"]
     lines += [f"| {row['what']} | {row['figure']} | {row['aim']} |" for row in rows]
-    return "\n".join(lines) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+    return "\n".join(lines) + f"\n\n{measured_on(rows)}\n"
 
 
 def million() -> str:
@@ -180,7 +180,7 @@ def scaling() -> str:
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) - 1)]
     lines += [f"| {' | '.join(row[column] for column in columns)} |" for row in rows]
     drawn = "![Time and memory of a training step by size, with fitted power laws](results/scaling_cpu.png)"
-    return "\n".join([drawn, "", *lines]) + f"\n\nMeasured on: {rows[0]['machine']}.\n"
+    return "\n".join([drawn, "", *lines]) + f"\n\n{measured_on(rows)}\n"
 
 
 def lab() -> str:
@@ -237,7 +237,7 @@ def defaults() -> str:
         f"{' and '.join(dict.fromkeys(row['pictures'] for row in rows))} pictures that no test of the lab uses; a dash "
         "where the change is none."
     )
-    return "\n".join(lines) + f"\n\n{words} Measured on: {rows[0]['machine']}.\n"
+    return "\n".join(lines) + f"\n\n{words} {measured_on(rows)}\n"
 
 
 def default_cell(row: dict[str, str] | None) -> str:
@@ -247,6 +247,11 @@ def default_cell(row: dict[str, str] | None) -> str:
     if row["change"] == "defaults":
         return f"{100 * float(row['accuracy']):.1f}"
     return difference({name: float(value) for name, value in row.items() if name.startswith("to ")}, "defaults")
+
+
+def measured_on(rows: Sequence[Mapping[str, str]]) -> str:
+    """The machines that some rows come from; several where a table was written in parts."""
+    return f"Measured on: {'; '.join(dict.fromkeys(row['machine'] for row in rows))}."
 
 
 def table(name: str) -> list[dict[str, str]]:
