@@ -84,8 +84,9 @@ def path_of(data: str, seed: int) -> Path:
 def write_table(found: dict[tuple[str, int], pd.DataFrame]) -> None:
     """One row for each data set, method and test that applies; those of a data set that was not asked for stay."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "audits.csv"
-    before = list(csv.reader(path.open(newline="")))[1:] if path.exists() else []
+    path, asked = RESULTS / "audits.csv", {data for data, _ in found}
+    written = path.read_text().splitlines()[1:] if path.exists() else []
+    others = [row for row in csv.reader(written) if row[0] not in asked]
     with path.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["data", "method", "test", "mean", "low", "high", "passed", "seeds", "pictures", "machine"])
@@ -98,7 +99,7 @@ def write_table(found: dict[tuple[str, int], pd.DataFrame]) -> None:
                 figures = [f"{value:.4g}" for value in over_seeds([float(row["mean"]) for row in rows])]
                 passed = sum(row["verdict"] == "passes" for row in rows)
                 table.writerow([data, *key, *figures, passed, len(frames), PICTURES[data], described()])
-        table.writerows(row for row in before if row[0] not in {name for name, _ in found})
+        table.writerows(others)
 
 
 if __name__ == "__main__":
