@@ -72,7 +72,7 @@ class PatchGraph:
     @classmethod
     def of(cls, grids: GridSet | list[FeatureGrid] | tuple[FeatureGrid, ...]) -> Self:
         """The graph over the patches of these feature grids."""
-        checked = check_grids(grids.grids if isinstance(grids, GridSet) else grids)
+        checked = check_grids(grids[:1].grids if isinstance(grids, GridSet) else grids)
         return cls({grid.name: grid.shape for grid in checked}, {grid.name: grid.field for grid in checked})
 
     def __repr__(self) -> str:

@@ -167,6 +167,18 @@ class GridSet(LabelledSet):
         """The grids of the set's pictures, one for each backbone."""
         return tuple(self._taken(grid) for grid in self._stored)
 
+    def vectors(self, name: str, patches: Rows) -> Float[Tensor, "n c"]:
+        """Single feature vectors of one backbone (n, c); nothing else of its grids is read.
+
+        Args:
+            name: The backbone.
+            patches: Which ones (n,), counted picture by picture, in each picture row by row.
+        """
+        grid = self._stored[self.names.index(self._known(name))]
+        h, w = grid.shape
+        picture, place = patches // (h * w), patches % (h * w)
+        return grid.features[self._rows[picture], :, place // w, place % w]
+
     def without(self, *names: str) -> Self:
         """The same pictures as seen by all backbones but these."""
         gone = {self._known(name) for name in names}

@@ -147,7 +147,7 @@ class GraFeatMerge(PatchModel):
         """
         seen = learned_part(grids)
         config = MergeConfig(
-            backbones=tuple((grid.name, grid.channels) for grid in seen.grids),
+            backbones=tuple((grid.name, grid.channels) for grid in seen[:1].grids),
             num_classes=num_classes,
             width=width,
             depth=depth,

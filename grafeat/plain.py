@@ -37,7 +37,7 @@ class PlainModel(nn.Module):
         output: Literal["logits", "vector"] = "logits",
     ) -> None:
         super().__init__()
-        listed = check_grids(grids.grids if isinstance(grids, GridSet) else grids)
+        listed = check_grids(grids[:1].grids if isinstance(grids, GridSet) else grids)
         for grid in listed:
             if model.backbones.get(grid.name) != grid.channels:
                 known = ", ".join(f"{name} with {channels} channels" for name, channels in model.backbones.items())

@@ -40,22 +40,9 @@ class Reduction(nn.Module):
         return (features.flatten(2).mT - self.mean) @ self.basis
 
     @torch.no_grad()
-    def standardise(self, grid: FeatureGrid, *, seed: int = 0) -> None:
-        """Takes mean, scale and principal components from the patches of unlabelled pictures.
-
-        Args:
-            grid: Feature grids (b, c, h, w) of pictures; at most 20,000 patches of them are looked at.
-            seed: Decides which patches.
-
-        Raises:
-            ValueError: If there is no picture.
-        """
-        if not len(grid):
-            raise ValueError(
-                f"grids: got no pictures for backbone {grid.name!r}, shape {tuple(grid.features.shape)}; expected some "
-                "to take mean and scale from; pass training pictures, labelled or not"
-            )
-        vectors = _sample(grid, seed)
+    def standardise(self, vectors: Float[Tensor, "n c"]) -> None:
+        """Takes mean, scale and principal components from the feature vectors of some patches, one or more."""
+        vectors = vectors.double()
         mean, scale = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
         scale = scale + 1e-3 * scale.max().clamp(min=1e-12)  # a channel that is nearly silent stays so
         centred = (vectors - mean) / scale
@@ -88,17 +75,6 @@ class Projection(Reduction):
         return self.linear(super().forward(features))
 
 
-def _sample(grid: FeatureGrid, seed: int) -> Float[Tensor, "sample c"]:
-    b, (h, w) = len(grid), grid.shape
-    generator, patches = torch.Generator().manual_seed(seed), b * h * w
-    if patches <= MANY:
-        chosen = torch.randperm(patches, generator=generator)[:SAMPLE]
-    else:  # memory stays flat, and hardly any patch is drawn twice
-        chosen = torch.randint(patches, (SAMPLE,), generator=generator)
-    picture, place = chosen // (h * w), chosen % (h * w)
-    return grid.features[picture, :, place // w, place % w].double()
-
-
 def fourier_features(centres: Float[Tensor, "n 2"]) -> Float[Tensor, "n f"]:
     """Sine and cosine of the places (x, y) in [0, 1] at 1/2, 1, 2 and 4 turns a picture side: (n, 16)."""
     angles = centres[:, :, None] * (math.pi * 2.0 ** torch.arange(OCTAVES).to(centres))
@@ -116,9 +92,33 @@ def learned_part(grids: GridSet | Sequence[FeatureGrid]) -> GridSet:
 
 
 def standardise(reductions: Iterable[Reduction], grids: GridSet, *, seed: int) -> None:
-    """Takes each backbone's statistics from its grids; both in the same order."""
-    for reduce, grid in zip(reductions, grids.grids, strict=True):
-        reduce.standardise(grid, seed=seed)
+    """Takes each backbone's statistics from at most 20,000 of its patches; nothing else of the grids is read.
+
+    Args:
+        reductions: One for each backbone, in the order of the grids.
+        grids: Grids of pictures, labelled or not.
+        seed: Decides which patches.
+
+    Raises:
+        ValueError: If there is no picture.
+    """
+    for reduce, name in zip(reductions, grids.names, strict=True):
+        reduce.standardise(_sample(grids, name, seed))
+
+
+def _sample(grids: GridSet, name: str, seed: int) -> Float[Tensor, "sample c"]:
+    patches = len(grids) * math.prod(grids[:1][name].shape)
+    if not patches:
+        raise ValueError(
+            f"grids: got no pictures for backbone {name!r}; expected some to take mean and scale from; pass training "
+            "pictures, labelled or not"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    if patches <= MANY:
+        chosen = torch.randperm(patches, generator=generator)[:SAMPLE]
+    else:  # memory stays flat, and hardly any patch is drawn twice
+        chosen = torch.randint(patches, (SAMPLE,), generator=generator)
+    return grids.vectors(name, chosen)
 
 
 @contextmanager

@@ -258,6 +258,15 @@ def test_backbones_are_left_out_or_picked_and_the_parts_stay() -> None:
             refused()
 
 
+def test_single_vectors_are_counted_picture_by_picture_and_row_by_row() -> None:
+    """Patch 7 of pictures 5, 2, 3 with 2 × 3 patches each is the second picture's: row 0, column 1 of picture 2."""
+    found = grid_set()[[5, 2, 3]].vectors("lite", torch.tensor([7, 0, 17]))
+    expected = [features()[2, :, 0, 1], features()[5, :, 0, 0], features()[3, :, 1, 2]]
+    assert torch.equal(found, torch.stack(expected))
+    with pytest.raises(ValueError, match="name: got 'nat', but the backbones here are lite, vit; use one of them"):
+        grid_set().vectors("nat", torch.tensor([0]))
+
+
 def test_a_set_prints_what_it_holds() -> None:
     printed = repr(grid_set(labels=[0, 1, 2, 1, 0, 1, 2]).split(val=0, test=0.4))
     assert printed.splitlines()[0] == f"GridSet: {B} pictures (4 train, 0 val, 3 test), 3 classes"

@@ -67,7 +67,7 @@ class MixConfig:
         heads: int = 4,
     ) -> Self:
         """The configuration for these backbones and their grids."""
-        given, classes = grids.grids, grids.classes
+        given, classes = grids[:1].grids, grids.classes
         return cls(
             backbones=tuple((grid.name, grid.channels) for grid in given),
             num_classes=num_classes,

@@ -177,7 +177,7 @@ def _sized(
 def _config(way: Way, grids: GridSet, num_classes: int, width: int) -> MergeConfig | MixConfig:
     if not issubclass(way.kind, GraFeatMerge):
         return MixConfig.for_grids(grids, num_classes, width=width)
-    backbones = tuple((grid.name, grid.channels) for grid in grids.grids)
+    backbones = tuple((grid.name, grid.channels) for grid in grids[:1].grids)
     classes = grids.classes if len(grids.classes) == num_classes else ()
     return MergeConfig(
         backbones,
