@@ -61,7 +61,10 @@ class PictureSet(LabelledSet):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what is kept of this set's pictures, in their order; labels are not part of it."""
+        """SHA-256 of what is kept of this set's pictures, in their order; labels are not part of it.
+
+        A file that cannot be opened counts as such, so that the set is another one when it is there again.
+        """
         if isinstance(self._stored, Tensor):
             return hashlib.sha256(_content(take(self._stored, self._rows))).hexdigest()
         whole = hashlib.sha256()
@@ -142,7 +145,10 @@ def _as_float(pictures: Tensor) -> Tensor:
 
 def _content(picture: Tensor | Path) -> bytes:
     if isinstance(picture, Path):
-        return picture.read_bytes()
+        try:
+            return picture.read_bytes()
+        except OSError as error:  # who reads the picture names it, or leaves it out
+            return f"{type(error).__name__}: no picture".encode()
     return repr((picture.dtype, tuple(picture.shape))).encode() + picture.contiguous().numpy().tobytes()
 
 

@@ -44,6 +44,25 @@ def left_out(shown: PictureSet, store: Path | None = None, **options: object) ->
     return grids, str(warning.message)
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_file_that_is_not_there_is_named_or_left_out_like_a_bad_one(
+    folder: bool, tmp_path: Path, files: Callable[..., PictureSet]
+) -> None:
+    shown = files()
+    (tmp_path / "05.png").unlink()
+    if folder:
+        (tmp_path / "05.png").mkdir()
+    with pytest.raises(ValueError, match=rf"pictures: cannot read {tmp_path}/05.png .*skip_unreadable=True"):
+        taken([lite()], shown, tmp_path / "store", batch_size=4)
+    grids, said = left_out(shown, tmp_path / "store")
+    assert grids.labels.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12] and "05.png" in said
+    without = shown.fingerprint
+    if folder:
+        (tmp_path / "05.png").rmdir()
+    files()
+    assert shown.fingerprint != without
+
+
 def test_a_bad_picture_stops_the_run_and_is_named(tmp_path: Path, files: Callable[..., PictureSet]) -> None:
     for store in (None, tmp_path / "store"):
         with pytest.raises(ValueError, match=rf"pictures: cannot read {tmp_path}/05.png .*skip_unreadable=True"):
