@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -62,8 +63,12 @@ class GridModel(nn.Module, ABC):
 
     Raises:
         ValueError: If there is no backbone, fewer than 2 classes, or as many names as do not fit.
+
+    Attributes:
+        pace: How many times as many passes as a merge it is trained for by default, since it settles later.
     """
 
+    pace: ClassVar[int] = 1
     label_counts: Int[Tensor, " t"]
     # Which rows of how many a pass sees, where several processes share a batch: draws are made for all of them.
     part: tuple[Int[Tensor, " rows"], int] | None = None

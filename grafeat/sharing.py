@@ -72,9 +72,9 @@ class Share:
         # A backbone that is dropped leaves parameters without a gradient.
         return DistributedDataParallel(model, device_ids=here, find_unused_parameters=True)
 
-    def mean(self, value: Tensor) -> float:
-        """The mean of a number over the processes."""
-        return float(value if self.engine is None else self.engine.reduce(value, reduction="mean"))
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes."""
+        return value if self.engine is None else self.engine.reduce(value, reduction="mean")
 
     def wait(self) -> None:
         """Until all have come so far."""

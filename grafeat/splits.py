@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Self
 
 import numpy as np
@@ -152,6 +153,14 @@ class LabelledSet:
             )
         return self._view(self._rows, {part: torch.cat(rows).sort().values for part, rows in parts.items()})
 
+    def with_parts(self, **parts: Index) -> Self:
+        """The same pictures with parts of your own, as in `with_parts(train=range(400), test=range(400, 500))`.
+
+        Args:
+            parts: Where the pictures of each part stand in this set, from 0.
+        """
+        return self._view(self._rows, {part: self._rows[positions(index, len(self))] for part, index in parts.items()})
+
     def few_labels(self, per_class: int, *, seed: int = 0, val: float = 0.2, rest: bool = False) -> Self:
         """A balanced subset of the training part, as when only a few labels can be paid for.
 
@@ -167,8 +176,11 @@ class LabelledSet:
             A set with the parts `train`, `val` and, where this set has one, `test`.
 
         Raises:
+            TypeError: If `per_class` is no whole number.
             ValueError: If a class of the training part has fewer pictures than asked for.
         """
+        if not isinstance(per_class, Integral) or isinstance(per_class, bool):
+            raise TypeError(f"per_class: got {per_class!r}; expected a whole number of labels; round it")
         num_val = round(val * per_class)
         if per_class < 1 or val < 0 or num_val >= per_class:
             raise ValueError(

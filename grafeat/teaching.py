@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Beta
 
@@ -41,6 +41,26 @@ class Taught:
         """Weighted sum of the rows' cross-entropies, in nats."""
         each = F.cross_entropy(logits.float(), self.targets.to(logits.device), reduction="none")
         return (each * self.weights.to(logits.device)).sum()
+
+    def known(
+        self, losses: Float[Tensor, " k"], label_counts: Int[Tensor, " t"], share: Share
+    ) -> Float[Tensor, " k"]:
+        """How much of what the targets tell some logits know, by their losses: from 0 to 1, without gradient.
+
+        0 where they do no better than the classes' frequencies would, 1 where they say the targets themselves.
+
+        Args:
+            losses: What `loss` gives for each of them.
+            label_counts: How often each class is there in training; all 0 stands for equally often.
+            share: Which rows are this process's; what is known is that of all processes.
+        """
+        least = (torch.special.entr(self.targets).sum(dim=-1) * self.weights).sum()
+        told = torch.stack([least, self.weights.sum()]).to(losses)
+        sums = share.mean(torch.cat([losses.detach(), told]))
+        found, least, rows = sums[:-2], sums[-2], sums[-1]
+        often = label_counts.to(sums) if label_counts.any() else torch.ones_like(label_counts).to(sums)
+        most = rows * torch.special.entr(often / often.sum()).sum()
+        return ((most - found) / (most - least).clamp(min=1e-6)).clamp(0, 1)
 
     def beside(self, other: "Taught") -> "Taught":
         """Both in one batch, so that one pass serves them."""

@@ -73,7 +73,7 @@ def fit(
             rest=True)` makes it.
         seed: Decides shuffling, mixing and dropping.
         epochs: Passes over `train`; by default as many as show about 20,000 pictures, 12 to 25, or more where these are
-            fewer than 160 steps.
+            fewer than 160 steps; of ways that settle later, several times as many (`GridModel.pace`).
         batch_size: Pictures in a step, those without labels not counted.
         learning_rate: Highest learning rate.
         weight_decay: Of AdamW.
@@ -81,7 +81,8 @@ def fit(
         mixup: Parameter of the Beta distribution by which two pictures' grids and labels are mixed; 0 for none. By
             default 0.4, and none from 2,000 labelled pictures on.
         own_loss: Weight of the loss of what is said by less than all, beside that of the merged logits: each backbone's
-            own reading, and all that is said before any message between backbones.
+            own reading, and all that is said before any message between backbones. Each counts as far as it knows
+            something already, so that a backbone is not asked for what it cannot know by itself.
         unlabelled_loss: Weight of the loss on pictures without labels.
         average: How much of the average of the weights stays in a step, in [0, 1); 0 for none.
         device: Where to train; by default where the model is. The model stays there.
@@ -99,7 +100,9 @@ def fit(
         OSError: If the checkpoint cannot be written.
 
     Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids; the
-    average as teacher: Tarvainen and Valpola, NeurIPS 2017; see `grafeat.teaching.guessed`.
+    average as teacher: Tarvainen and Valpola, NeurIPS 2017; see `grafeat.teaching.guessed`. Losses of parts, each with
+    a weight of its own: Wang et al., What makes training multi-modal classification networks hard?, CVPR 2020; there
+    the weights come from how parts overfit, here from `grafeat.teaching.Taught.known`.
     """
     train = train.train if "train" in train.parts else train  # else a test part would be learned
     val = val.val if val is not None and "val" in val.parts else val
@@ -107,7 +110,7 @@ def fit(
         unlabelled = unlabelled.unlabelled
     labels = _checked(model, train, val, unlabelled)
     unlabelled = None if unlabelled is None else unlabelled.only(*train.names)  # in the same order
-    epochs = _default_epochs(len(train), batch_size) if epochs is None else epochs
+    epochs = _default_epochs(len(train), batch_size) * model.pace if epochs is None else epochs
     mixup = (MIXUP if len(train) < MANY else 0.0) if mixup is None else mixup
     _check_positive(epochs=epochs, batch_size=batch_size)
     if not 0 <= average < 1:
@@ -190,7 +193,7 @@ def _trained(
         run.optimiser.step()
         run.schedule.step()
         run.averaged.update_parameters(run.model)
-        total += share.mean(loss.detach()) * len(rows)
+        total += float(share.mean(loss.detach())) * len(rows)
     return total / len(train)
 
 
@@ -208,7 +211,7 @@ def _gone_on(run: Run, checkpoint: Path, share: Share) -> int:
     if checkpoint.exists():
         run.restore(checkpoint)
     epochs = len(run.rows)  # the mean comes when all have read what the first is to write anew
-    if share.mean(torch.tensor(float(epochs), device=run.model.device)) != epochs:
+    if float(share.mean(torch.tensor(float(epochs), device=run.model.device))) != epochs:
         raise ValueError(
             f"checkpoint: process {share.process} found {epochs} epochs in {checkpoint}, others another number; "
             "expected one file that all processes see; put it into a folder that they share"
@@ -241,7 +244,8 @@ def training_loss(
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the merged logits plus `own_loss` times the mean one of what is said by less than all, in nats.
 
-    Less than all are the backbones' own readings and, where there is an exchange, the logits without it.
+    Less than all are the backbones' own readings and, where there is an exchange, the logits without it. In the mean,
+    each counts as far as it knows something; see `grafeat.teaching.Taught.known`.
 
     With a teacher, the same on pictures without labels, against what it is sure of, `unlabelled_loss` times. With
     `share`, of this process's rows of the batch, so that the mean over the processes is the loss of all rows.
@@ -256,7 +260,8 @@ def training_loss(
     loss = taught.loss(out.logits)
     if own_loss and len(out.own) > 1:  # a lone backbone's own reading is the merged one
         less = [*out.own.values(), *([] if out.apart is None else [out.apart])]
-        loss = loss + own_loss * torch.stack([taught.loss(logits) for logits in less]).mean()
+        losses = torch.stack([taught.loss(logits) for logits in less])
+        loss = loss + own_loss * (taught.known(losses, model.label_counts, share) * losses).mean()
     return loss
 
 

@@ -334,6 +334,25 @@ def test_a_budget_without_training_labels_is_refused(per_class: int, val: float)
         labelled().few_labels(per_class, val=val)
 
 
+def test_parts_of_ones_own_are_positions_in_the_set() -> None:
+    few = labelled()[[5, 2, 7, 3, 11]]
+    own = few.with_parts(train=[0, 3], test=range(4, 5))
+    assert own.parts == {"train": 2, "test": 1} and len(own) == 5
+    assert own.train.labels.tolist() == few.labels[[0, 3]].tolist()
+    assert own.test.labels.tolist() == few.labels[4:].tolist()
+    assert few.parts == {}
+    with pytest.raises(ValueError, match="val: this set has the parts train, test"):
+        _ = own.val
+    with pytest.raises(IndexError, match="5"):
+        few.with_parts(train=[5])
+
+
+@pytest.mark.parametrize("per_class", [5.5, True, "3"])
+def test_a_budget_that_is_no_whole_number_is_refused(per_class: object, unchecked: None) -> None:
+    with pytest.raises(TypeError, match=f"per_class: got {per_class!r}; expected a whole number of labels"):
+        labelled().few_labels(per_class)
+
+
 def test_few_labels_need_labels() -> None:
     with pytest.raises(ValueError, match=r"labels: this set has none.*build it with labels="):
         Numbers(5).few_labels(1)

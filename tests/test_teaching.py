@@ -1,4 +1,6 @@
-"""Labels and guesses become targets; rows are mixed alike in every grid; a loss is torch's."""
+"""Labels and guesses become targets; rows are mixed alike in every grid; a loss is torch's, what it knows by hand."""
+
+import math
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import grafeat as gf
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel, MergeOutput
 from grafeat.sharing import Share
-from grafeat.teaching import CONFIDENT, SHARPNESS, guessed, labelled
+from grafeat.teaching import CONFIDENT, SHARPNESS, Taught, guessed, labelled
 
 B, T = 13, 3
 LABELS = torch.arange(B) % T
@@ -104,3 +106,42 @@ def test_the_teachers_labels_are_not_looked_at() -> None:
     ]
     assert torch.equal(lessons[0].targets, lessons[1].targets)
     assert isinstance(lessons[0].grids[0], gf.FeatureGrid)
+
+
+# What some logits know
+
+
+def lesson(labels: list[int], weights: list[float] | None = None) -> Taught:
+    """So many rows with these labels, told without smoothing."""
+    targets = F.one_hot(torch.tensor(labels), T).float()
+    count = len(labels)
+    weighed = torch.full((count,), 1 / count) if weights is None else torch.tensor(weights)
+    return Taught((), targets, weighed, torch.arange(count), count)
+
+
+def known(taught: Taught, logits: torch.Tensor, counts: list[int]) -> float:
+    return float(taught.known(taught.loss(logits)[None], torch.tensor(counts), Share())[0])
+
+
+def test_what_logits_know_lies_between_the_classes_frequencies_and_the_targets() -> None:
+    """By hand: of classes that come 2 : 1 : 1, the frequencies lose 1.5 bits; a loss of 1 bit knows a third of them."""
+    labels, counts = [0, 0, 1, 2], [2, 1, 1]
+    frequencies = torch.tensor([0.5, 0.25, 0.25]).log().expand(4, -1)
+    assert known(lesson(labels), frequencies, counts) == pytest.approx(0, abs=1e-6)
+    halved = torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]]).clamp(min=1e-12).log()
+    assert known(lesson(labels), halved, counts) == pytest.approx(1 / 3, abs=1e-6)
+    assert known(lesson(labels), 99 * lesson(labels).targets, counts) == pytest.approx(1, abs=1e-6)
+    assert known(lesson(labels), -99 * lesson(labels).targets, counts) == 0  # worse than the frequencies
+    assert known(lesson(labels), halved, [0, 0, 0]) == pytest.approx(1 - math.log(2) / math.log(3), abs=1e-6)
+
+
+def test_smoothed_targets_can_be_known_whole_and_rows_without_weight_count_for_nothing() -> None:
+    smooth = labelled(GRIDS, T, label_smoothing=0.3, mixup=0.0, share=Share())
+    assert known(smooth, smooth.targets.log(), [1] * T) == pytest.approx(1, abs=1e-5)
+    halved = torch.tensor([[0.5, 0.5, 0], [0, 0, 1.0]]).clamp(min=1e-12).log()
+    one, two = lesson([0], [1.0]), lesson([0, 1], [1.0, 0.0])
+    assert known(two, halved, [1, 1, 1]) == pytest.approx(known(one, halved[:1], [1, 1, 1]), abs=1e-6)
+
+
+def test_nothing_is_known_where_there_is_one_class_to_tell() -> None:
+    assert known(lesson([1, 1]), torch.randn(2, T, generator=torch.Generator().manual_seed(0)), [0, 2, 0]) == 0

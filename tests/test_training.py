@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import grafeat as gf
 from grafeat import training
 from grafeat.evaluation import Evaluation, batches, evaluate, predict
-from grafeat.fusion import Concat
+from grafeat.fusion import Concat, mix
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel, MergeOutput
@@ -259,15 +259,20 @@ class Fixed(GridModel):
 
 
 def test_the_loss_by_hand() -> None:
-    """Logits (ln 2, 0, 0) say 1/2, 1/4, 1/4; own readings that say nothing cost ln 3 each."""
+    """Logits (ln 2, 0, 0) say 1/2, 1/4, 1/4, and an own reading (ln 8, 0, 0) 8/10, 1/10, 1/10 to pictures of class 0.
+
+    It knows 1 − ln 1.25 / ln 3 of what there is to know where classes are equally frequent; (0, 0, 0) knows nothing.
+    """
     logits = torch.tensor([[math.log(2), 0, 0]]).expand(2, -1)
-    batch = GridSet(GRIDS[:2].grids, [0, 2])
-    model = Fixed(logits, {"lite": torch.zeros(2, T), "vit": torch.zeros(2, T)})
-    merged, silent = (math.log(2) + math.log(4)) / 2, math.log(3)
+    batch = GridSet(GRIDS[:2].grids, [0, 0])
+    told = torch.tensor([[math.log(8), 0, 0]]).expand(2, -1)
+    model = Fixed(logits, {"lite": torch.zeros(2, T), "vit": told})
+    merged, own = math.log(2), math.log(1.25)
+    counted = (1 - own / math.log(3)) * own
     assert training_loss(model, batch).item() == pytest.approx(merged, abs=1e-6)
-    assert training_loss(model, batch, own_loss=0.5).item() == pytest.approx(merged + silent / 2, abs=1e-6)
-    model.apart = logits  # what is said without an exchange counts as much as one backbone's own reading
-    less = (2 * silent + merged) / 3
+    assert training_loss(model, batch, own_loss=0.5).item() == pytest.approx(merged + counted / 2 / 2, abs=1e-6)
+    model.apart = logits  # what is said without an exchange counts as a backbone's own reading does
+    less = (counted + (1 - merged / math.log(3)) * merged) / 3
     assert training_loss(model, batch, own_loss=0.5).item() == pytest.approx(merged + less / 2, abs=1e-6)
     smooth = (math.log(2) + 2 * math.log(4)) / 3  # what a label spread evenly would cost
     assert training_loss(model, batch, label_smoothing=0.3).item() == pytest.approx(
@@ -278,9 +283,13 @@ def test_the_loss_by_hand() -> None:
 def test_the_loss_is_torchs_cross_entropy_of_merged_and_own_logits() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, lite, vit = torch.randn(3, B, T, generator=generator)
+    lite, vit = (said + 2 * F.one_hot(GRIDS.labels, T) for said in (lite, vit))  # both know something
     loss = training_loss(Fixed(logits, {"lite": lite, "vit": vit}), GRIDS, label_smoothing=0.1, own_loss=0.7)
     parts = [F.cross_entropy(said, GRIDS.labels, label_smoothing=0.1) for said in (logits, lite, vit)]
-    torch.testing.assert_close(loss, parts[0] + 0.7 * (parts[1] + parts[2]) / 2)
+    least = torch.distributions.Categorical(torch.tensor([0.9 + 0.1 / T] + [0.1 / T] * (T - 1))).entropy()
+    known = [(math.log(T) - part) / (math.log(T) - least) for part in parts[1:]]
+    assert all(0.1 < share < 0.9 for share in known)
+    torch.testing.assert_close(loss, parts[0] + 0.7 * (known[0] * parts[1] + known[1] * parts[2]) / 2)
 
 
 def test_a_lone_backbones_own_reading_is_not_counted_twice() -> None:
@@ -402,6 +411,14 @@ def test_a_default_training_shows_about_20_000_pictures_in_160_steps_or_more(pic
 
 def test_the_default_length_is_used() -> None:
     assert len(fit(built(), GRIDS[:3], batch_size=1, progress=False).epochs) == 54  # of three steps each
+
+
+@pytest.mark.parametrize("way", ["merge", "add", "concat", "linear"])
+def test_ways_that_settle_later_are_trained_for_longer_unless_told(way: str) -> None:
+    model = mix(way, GRIDS, num_classes=T)
+    assert model.pace == {"merge": 1, "add": 2, "concat": 3, "linear": 10}[way]
+    assert len(fit(model, GRIDS[:3], batch_size=1, progress=False).epochs) == 54 * model.pace
+    assert len(fit(model, GRIDS[:3], epochs=2, progress=False).epochs) == 2
 
 
 # The average, and pictures without labels

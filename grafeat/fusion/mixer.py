@@ -101,6 +101,7 @@ class Mixer(GridModel):
     """
 
     about: str  # what it does, in half a line
+    pace = 2  # it then takes about as long as a merge; those that pool first cost little, and go on until they settle
     least = 1  # backbones that it needs
 
     def __init__(

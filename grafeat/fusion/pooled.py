@@ -17,8 +17,8 @@ class Linear(Mixer):
 
     The image vector is what the layer reads: the standardised, reduced and pooled features themselves, of which nothing
     is learned. A backbone that is left out gives zeros, which is the mean of the standardised features. There is no
-    width to choose. `fit` trains it as it does all others, for so many epochs, and so not until it has converged, as a
-    logistic regression would be.
+    width to choose. `fit` trains it by the same steps as all others, ten times as many, since it settles
+    late.
 
     Args:
         backbones: Channels of each backbone, by name.
@@ -31,6 +31,7 @@ class Linear(Mixer):
     """
 
     about = "pooled components side by side → one linear layer"
+    pace = 10
 
     def reduction(self, channels: int, components: int) -> Reduction:
         """What standardises one backbone's features; nothing of it is learned."""
@@ -78,6 +79,7 @@ class Concat(Mixer):
     """
 
     about = "pooled, concatenated, MLP"
+    pace = 3
 
     def build(self) -> None:
         """Makes the MLP and the head."""
@@ -112,6 +114,7 @@ class Gated(Mixer):
     """
 
     about = "pooled, weighted by gates of each picture, MLP"
+    pace = 3
     least = 2
 
     def build(self) -> None:
