@@ -100,10 +100,16 @@ def standardise(reductions: Iterable[Reduction], grids: GridSet, *, seed: int) -
         seed: Decides which patches.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If there is no picture, or one of those patches is not finite.
     """
     for reduce, name in zip(reductions, grids.names, strict=True):
-        reduce.standardise(_sample(grids, name, seed))
+        vectors = _sample(grids, name, seed)
+        if not bool(vectors.isfinite().all()):
+            raise ValueError(
+                f"grids: backbone {name!r} has features that are NaN or infinite; expected finite ones to take mean "
+                "and scale from; extract its grids anew"
+            )
+        reduce.standardise(vectors)
 
 
 def _sample(grids: GridSet, name: str, seed: int) -> Float[Tensor, "sample c"]:

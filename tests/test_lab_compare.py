@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_poisoned_labels_of_the_test_change_figures_alone() -> None:
 
 
 def test_one_backbone_is_compared_where_that_makes_sense() -> None:
-    with pytest.warns(UserWarning, match=r"task 'made up' has one backbone, 'classes': .*ensemble.* are left out"):
+    with pytest.warns(UserWarning, match=r"task 'made up' has one backbone, 'classes': it does without ensemble"):
         found = compared(task(backbones=["classes"]), ["single", "concat", "ensemble", "merge"])
     assert found.rows["contender"].tolist() == ["single classes", "concat", "merge"]
     assert found.rows["to ensemble"].isna().all()
@@ -113,11 +114,16 @@ def test_a_bar_counts_the_trainings(capsys: pytest.CaptureFixture[str]) -> None:
     ("options", "message"),
     [
         ({"tasks": []}, "tasks: got none; expected one or more"),
-        ({"seeds": 0}, "seeds: got 0; expected 1 or more"),
-        ({"seeds": []}, r"seeds: got \[\]; expected 1 or more"),
+        ({"seeds": 0}, "seeds: got 0; expected how many, or the seeds as whole numbers"),
+        ({"seeds": []}, r"seeds: got \[\]; expected how many"),
+        ({"seeds": 2.5}, r"seeds: got 2\.5; expected how many"),
+        ({"seeds": "5"}, "seeds: got '5'; expected how many"),
+        ({"seeds": True}, "seeds: got True; expected how many"),
+        ({"seeds": [0, 1.5]}, r"seeds: got \[0, 1\.5\]; expected how many"),
         ({"seeds": [3, 3]}, "seeds: got 3 2 times; expected different ones"),
         ({"contenders": "concta"}, "contenders: got 'concta' for task 'made up'.*did you mean 'concat'"),
         ({"controls": ["made down"]}, "controls: got 'made down'; expected True, False or some of made up"),
+        ({"controls": "made"}, "controls: got 'made'; expected True, False or some of made up"),
         ({"parameters": "equal"}, "parameters: got 'equal'; expected 'matched' or 'own'"),
     ],
 )
@@ -131,6 +137,11 @@ def test_what_cannot_be_compared_is_refused(options: dict[str, object], message:
 def test_where_no_contender_is_left_that_is_said(wanted: list[str]) -> None:
     with pytest.raises(ValueError, match="contenders: got none that fits task 'made up'; expected ways for as many"):
         compared(task(backbones=["classes"]), wanted)
+
+
+def test_seeds_may_be_counted_by_numpy_and_a_lone_task_be_named_for_controls(unchecked: None) -> None:
+    found = compared(task(), ["linear"], seeds=np.int64(1), controls="made up").rows
+    assert set(found["seeds"]) == {"0"} and "control" in set(found["kind"])
 
 
 def test_groups_of_test_pictures_reach_the_table() -> None:
@@ -150,7 +161,7 @@ def test_tasks_of_one_name_and_what_is_no_task_are_refused(unchecked: None) -> N
 
 
 def test_a_task_without_a_picture_to_choose_by_is_named() -> None:
-    with pytest.raises(ValueError, match=r"tasks: 'made up' has no picture left to choose .* \(per_class=2\)"):
+    with pytest.raises(ValueError, match=r"tasks: 'made up' has no picture left .* with per_class=2; expected some"):
         compared(task(per_class=2), ["linear"])
 
 

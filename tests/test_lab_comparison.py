@@ -52,7 +52,7 @@ def test_it_prints_every_contender_best_first_with_the_controls_among_them_marke
     lines = printed.splitlines()
     assert lines[0] == "Comparison: 1 task, seeds 0 1 2 3 4, 95% intervals"
     assert lines[2] == "digits: accuracy, 500 labels, 1,500 pictures"
-    names = [line[2:36].strip() for line in lines[4:11]]
+    names = [line[2:35].strip() for line in lines[4:11]]
     assert names == ["merge", "ensemble", "concat", "single small_cnn", "small_cnn twice", "no positions",
                      "single efficientnet_lite0"]  # fmt: skip
     assert lines[4].startswith("* merge") and "90.4 (89.4–91.2)" in lines[4] and "+0.4 (+0.1 to +0.7)" in lines[4]
@@ -63,7 +63,7 @@ def test_it_prints_every_contender_best_first_with_the_controls_among_them_marke
 
 def test_many_tasks_have_a_line_each() -> None:
     printed = repr(made({f"task {number}": 0.004 for number in range(5)}))
-    line = f"  {'task 0':<34}90.4 (89.4–91.2)   to ensemble: +0.4 (+0.1 to +0.7)"
+    line = f"  {'task 0':<33}90.4 (89.4–91.2)    to ensemble: +0.4 (+0.1 to +0.7)"
     assert printed.splitlines()[1] == line
     assert "  .of(task) has all contenders" in printed
     found = made({f"a task with a name that takes more than its room {number}": 0.004 for number in range(5)})
@@ -151,6 +151,19 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: str | bytes) -> No
     path = tmp_path / "a.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ValueError, match=r"path: .*a\.csv is no table.*; expected what to_csv writes; make it anew"):
+        Comparison.from_csv(path)
+
+
+def test_a_table_that_was_cut_off_or_changed_is_refused_with_line_and_column(tmp_path: Path) -> None:
+    path = made().to_csv(tmp_path / "a.csv")
+    whole = path.read_text()
+    path.write_text(whole.replace("219934", "oops", 1))
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: got 'oops' as 'parameters'; expected a number; make it"):
+        Comparison.from_csv(path)
+    lines = whole.splitlines(keepends=True)
+    lost = f"{FORMAT},digits,digits,accuracy,ensemble"
+    path.write_text("".join(line for line in lines if not line.startswith(lost)))
+    with pytest.raises(ValueError, match=r"a\.csv has no row of 'ensemble', the best rival on 'digits'; expected"):
         Comparison.from_csv(path)
 
 

@@ -158,6 +158,13 @@ def test_an_unknown_way_and_options_of_another_way_are_refused() -> None:
         Contender("mine", "concatt")
     with pytest.raises(ValueError, match=r"options: got depth for the way 'concat'; expected them for 'merge' only"):
         Contender("mine", "concat", options={"depth": 3})
+    with pytest.raises(ValueError, match=r"options: got 'dpth' for contender 'mine'; expected fields of MergeConfig"):
+        Contender("mine", "merge", options={"dpth": 3})
+
+
+def test_what_is_no_contender_is_refused() -> None:
+    with pytest.raises(TypeError, match="contenders: got 3 among them; expected names or Contenders"):
+        chosen(task(), ["merge", 3], controlled=False)
 
 
 # Shapes at no cost

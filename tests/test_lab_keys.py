@@ -183,6 +183,11 @@ def test_an_error_of_a_builder_names_task_and_contender() -> None:
     assert raised.value.__notes__ == ["task 'made up', 'mine': its builder was given 2 pictures"]
 
 
+def test_what_a_builder_gives_must_be_a_model() -> None:
+    with pytest.raises(TypeError, match="way: the builder of 'mine' gave int; expected a GridModel; return the model"):
+        key(Contender("mine", lambda seen, num_classes, seed: 3))
+
+
 def test_an_own_builder_is_asked_for_its_shape() -> None:
     def build(seen: GridSet, num_classes: int, seed: int) -> torch.nn.Module:
         return mix("linear", seen, num_classes=num_classes, seed=seed)

@@ -16,7 +16,7 @@ import grafeat.lab.suite as module
 from grafeat.backbones.backbone import Backbone
 from grafeat.data import load_dataset
 from grafeat.lab import Task
-from grafeat.lab.suite import FAMILIES, suite
+from grafeat.lab.suite import FAMILIES, fresh_digits, suite
 from grafeat.planted import two_digits
 from grafeat.planted.cutouts import CATEGORIES
 from grafeat.shifts import SHIFTS, shifted
@@ -106,8 +106,18 @@ def test_there_are_seven_families_in_order_and_nothing_but_backbones_is_compared
     assert {task.family for task in tasks.values() if task.spare} == {"few labels", "shifted", "retrieval"}
 
 
+def test_the_digits_of_the_test_are_learned_from_in_the_packages_split() -> None:
+    fresh, known = fresh_digits(), load_dataset("mnist5k")
+    rows, before = fresh.part_positions, known.part_positions
+    assert {part: len(own) for part, own in rows.items()} == {part: len(own) for part, own in before.items()}
+    assert set(rows["test"].tolist()) < set(before["train"].tolist())
+    assert set(before["test"].tolist()) < set(rows["train"].tolist())
+    assert sorted(torch.cat(list(rows.values())).tolist()) == list(range(5000))
+    assert fresh.test.labels.bincount().tolist() == [150] * 10 and torch.equal(fresh.labels, known.labels)
+
+
 def test_digits_come_with_few_labels_and_their_pictures(tasks: dict[str, Task]) -> None:
-    digits = load_dataset("mnist5k")
+    digits = fresh_digits()
     found = of(tasks, "few labels")
     assert [task.per_class for task in found] == [10, 50, 100, 300]
     for task in found:
@@ -130,7 +140,7 @@ def test_shifts_and_retrieval_share_the_training_with_50_labels(tasks: dict[str,
 
 @pytest.mark.parametrize("kind", SHIFTS)
 def test_a_shifted_task_is_tested_on_the_same_digits_shifted(tasks: dict[str, Task], kind: str) -> None:
-    tested, digits = tasks[f"digits, {kind}"].tested, load_dataset("mnist5k").test
+    tested, digits = tasks[f"digits, {kind}"].tested, fresh_digits().test
     assert torch.equal(tested.labels, digits.labels)
     assert torch.equal(tested["b"].features[:17], seen(backbones()[1], shifted(digits[:17], kind).pictures))
     assert not torch.equal(tested["b"].features, tasks["digits, 50 a class"].tested["b"].features)
@@ -156,7 +166,7 @@ def test_clothes_are_the_first_of_each_class_by_content(
 
 def test_each_backbone_sees_one_of_two_digits(tasks: dict[str, Task]) -> None:
     grids = tasks["blind sums"].grids
-    both = two_digits(load_dataset("mnist5k"), 211)
+    both = two_digits(fresh_digits(), 211)
     left, right = both.pictures[..., :28].contiguous(), both.pictures[..., 28:].contiguous()
     assert torch.equal(grids["a"].features, seen(backbones()[0], left))
     assert torch.equal(grids["b"].features, seen(backbones()[1], right))
@@ -186,7 +196,7 @@ def test_anomalies_are_digits_that_no_training_part_has(tasks: dict[str, Task], 
     few = task.labelled(1)
     assert few.train.labels.unique().tolist() == few.val.labels.unique().tolist() == [0, 1, 2, 3, 4]
     assert task.tested.labels.bincount().tolist() == [150] * 10
-    digits = load_dataset("mnist5k").train
+    digits = fresh_digits().train
     known = digits[digits.labels < 5]
     assert torch.equal(task.grids.train["a"].features, seen(backbones()[0], known.pictures))
     assert torch.equal(task.grids.train.labels, known.labels)

@@ -131,3 +131,21 @@ def test_grids_need_parts_labels_and_classes() -> None:
         Task("t", GridSet(made().grids, parts=PARTS))
     with pytest.raises(ValueError, match=r"task 't': grids: got 1 class in the training part; expected 2 or more"):
         Task("t", made(labels=torch.zeros(COUNT, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_an_empty_part_is_named_with_the_remedy(part: str) -> None:
+    empty = made(parts=PARTS | {part: torch.arange(0)})
+    with pytest.raises(ValueError, match=f"task 't': grids: got no picture in the part '{part}'; .* split with val="):
+        Task("t", empty)
+
+
+def test_an_empty_test_part_is_no_matter_where_another_set_is_tested() -> None:
+    assert len(Task("t", made(parts=PARTS | {"test": torch.arange(0)}), test=made().test).tested) == len(PARTS["test"])
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_test_picture_that_is_learned_from_is_refused(part: str) -> None:
+    leaking = made(parts=PARTS | {part: torch.cat([PARTS[part], PARTS["test"][:1]])})
+    with pytest.raises(ValueError, match="task 't': grids: got a picture in two of the parts train, val and test"):
+        Task("t", leaking)

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from grafeat import projection
-from grafeat.grids import FeatureGrid, GridSet
+from grafeat.grids import WHOLE, FeatureGrid, GridSet
 from grafeat.projection import Projection, fourier_features, standardise
 
 B, C, H, W = 23, 7, 3, 5  # 345 patches
@@ -203,6 +203,13 @@ def test_only_the_linear_step_is_learned_and_the_statistics_are_saved() -> None:
 def test_no_pictures_are_an_error() -> None:
     with pytest.raises(ValueError, match="grids: got no pictures for backbone 'lite'; expected some"):
         standardised(mixed()[:0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_named(bad: float) -> None:
+    spoiled = FeatureGrid.trusted("lite", mixed().index_fill(0, torch.tensor([3]), bad), WHOLE)
+    with pytest.raises(ValueError, match="grids: backbone 'lite' has features that are NaN or infinite; expected"):
+        standardise([Projection(C, D, K)], GridSet([spoiled]), seed=0)
 
 
 # Places

@@ -12,7 +12,7 @@ import torch
 import grafeat
 from grafeat.fusion import Committee
 from grafeat.grids import GridSet
-from grafeat.lab.cells import Cell, Key, digest, now, path_of, read_cell, write_cell
+from grafeat.lab.cells import LAB, Cell, Key, digest, now, path_of, read_cell, write_cell
 from grafeat.lab.contenders import SCRATCH
 from grafeat.lab.keys import REST, Keys, built
 from grafeat.lab.learners import GridLearner, Learner, PictureLearner, together
@@ -131,6 +131,6 @@ class Bench:
 
 
 def versions() -> str:
-    """Of Python and of the packages that decide figures."""
-    found = [f"grafeat {grafeat.__version__}", f"Python {platform.python_version()}"]
+    """Of Python, of the packages that decide figures, and of what the lab makes of them."""
+    found = [f"grafeat {grafeat.__version__} (lab {LAB})", f"Python {platform.python_version()}"]
     return ", ".join([*found, *(f"{package} {version(package)}" for package in ("torch", "numpy", "scikit-learn"))])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +85,7 @@ def compare(
     2007. Choosing the rival on validation, and correcting tests over tasks: Demšar, JMLR 2006.
     """
     listed, numbers = _checked_tasks(tasks), _checked_seeds(seeds)
+    controls = [controls] if isinstance(controls, str) else controls
     _check_choices(listed, controls, parameters)
     wanted = [contenders] if isinstance(contenders, str | Contender) else contenders
     groups = lessons(listed, wanted, numbers, controls=controls)
@@ -118,18 +120,22 @@ def _checked_tasks(tasks: GridSet | Task | Sequence[Task]) -> list[Task]:
     _check_different("tasks", [task.name for task in listed])
     for task in listed:
         if not len(task.labelled(0).val):
-            few = f"per_class={task.per_class}" if task.per_class else "the part val"
             raise ValueError(
-                f"tasks: {task.name!r} has no picture left to choose the best epoch and the best rival on ({few}); "
-                "expected some; raise per_class to 3 or more, or split with val="
+                f"tasks: {task.name!r} has no picture left to choose the best epoch and the best rival on, with "
+                f"per_class={task.per_class}; expected some; raise per_class to 3 or more"
             )
     return listed
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not numbers:
-        raise ValueError(f"seeds: got {seeds!r}; expected 1 or more; five give intervals that say something")
+    counted = isinstance(seeds, Integral) and not isinstance(seeds, bool)
+    numbers = list(range(int(seeds))) if counted else list(seeds) if isinstance(seeds, Sequence) else []
+    strange = [seed for seed in numbers if not isinstance(seed, Integral)]
+    if not numbers or strange:
+        raise ValueError(
+            f"seeds: got {seeds!r}; expected how many, or the seeds as whole numbers; five give intervals that say "
+            "something"
+        )
     _check_different("seeds", numbers)
     return numbers
 

@@ -115,9 +115,9 @@ class Comparison:
                 f"path: {path} is no table ({error}); expected what to_csv writes; make it anew"
             ) from error
         _check_format(path, read)
+        _check_rivals(path, read)
         numbers = [name for name in COLUMNS if name in read and name not in TEXT]
-        # Not by pandas, whose numbers may be off by a last digit.
-        return cls(read.assign(**{name: [_number(cell, name) for cell in read[name]] for name in numbers}))
+        return cls(read.assign(**{name: _numbers(path, name, read[name]) for name in numbers}))
 
     def to_markdown(self) -> str:
         """The columns that decide, as a table in Markdown."""
@@ -141,21 +141,40 @@ def _check_format(path: str | Path, read: pd.DataFrame) -> None:
         )
 
 
-def _number(cell: str, column: str) -> float | int:
-    if column in WHOLE:
-        return int(cell)
-    return float(cell) if cell else float("nan")
+def _check_rivals(path: str | Path, read: pd.DataFrame) -> None:
+    there = set(zip(read["task"], read["contender"], strict=True))
+    for column in ("best rival", "best outsider"):
+        for task, rival in zip(read["task"], read[column], strict=True):
+            if rival and (task, rival) not in there:
+                raise ValueError(
+                    f"path: {path} has no row of {rival!r}, the {column} on {task!r}; expected all rows that to_csv "
+                    "wrote; make it anew"
+                )
+
+
+def _numbers(path: str | Path, column: str, cells: pd.Series) -> list[float | int]:
+    """The numbers of a column; not by pandas, whose numbers may be off by a last digit."""
+    found: list[float | int] = []
+    for line, cell in enumerate(cells, start=2):  # below the head
+        try:
+            found.append(int(cell) if column in WHOLE else float(cell or "nan"))
+        except ValueError as error:
+            raise ValueError(
+                f"path: {path}, line {line}: got {cell!r} as {column!r}; expected a number; make it anew, as it is cut "
+                "off or was changed"
+            ) from error
+    return found
 
 
 def _printed(rows: pd.DataFrame) -> list[str]:
     first = rows.iloc[0]
     lines = ["", f"{first['task']}: {first['measure']}, {first['labels']:,} labels, {first['pictures']:,} pictures"]
-    lines.append(f"  {'contender':<34}{'':<19}{'to best rival, points':<25}{'parameters':>10}{'train s':>9}")
+    lines.append(f"  {'contender':<33}{'':<20}{'to best rival, points':<25}{'parameters':>10}{'train s':>9}")
     for row in rows.to_dict("records"):
         mark = "*" if row["kind"] == "merge" else "·" if row["kind"] == "control" else " "
         name = _cut(row["contender"], 32)
         lines.append(
-            f"{mark} {name:<34}{figure(row):<19}{difference(row, 'best rival'):<25}{row['parameters']:>10,}"
+            f"{mark} {name:<33}{figure(row):<20}{difference(row, 'best rival'):<25}{row['parameters']:>10,}"
             f"{row['training seconds']:>9.1f}"
         )
     return [*lines, "  * the merge, · controls, which are no rivals"]
@@ -166,10 +185,10 @@ def _one_line(rows: pd.DataFrame) -> list[str]:
     merge = rows[rows["kind"] == "merge"]
     if not len(merge):
         top: dict[str, Any] = rows.iloc[0].to_dict()
-        return [f"  {_cut(top['task'], 32):<34}{figure(top)} {top['contender']}"]
+        return [f"  {_cut(top['task'], 32):<33}{figure(top)} {top['contender']}"]
     row: dict[str, Any] = merge.iloc[0].to_dict()
     rival = f"to {_cut(row['best rival'], 18)}: {difference(row, 'best rival')}" if row["best rival"] else "no rival"
-    return [f"  {_cut(row['task'], 32):<34}{figure(row):<19}{rival}"]
+    return [f"  {_cut(row['task'], 32):<33}{figure(row):<20}{rival}"]
 
 
 def _cells(row: dict[str, Any], bold: str) -> tuple[str, ...]:

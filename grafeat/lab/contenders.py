@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from grafeat.config import MergeConfig
 from grafeat.fusion import list_ways
 from grafeat.grids import GridSet
 from grafeat.lab.seen import EqualPatches, Only, Seen, Strange, Twice
@@ -38,7 +39,7 @@ class Contender:
             default `merge` for the way of that name, `control` for a merge with other grids or options, else `way`.
 
     Raises:
-        ValueError: If the way is unknown, or has options and is not `merge`.
+        ValueError: If the way is unknown, or has options and is not `merge`, or an option is unknown.
     """
 
     name: str
@@ -60,6 +61,12 @@ class Contender:
             raise ValueError(
                 f"options: got {', '.join(self.options)} for the way {self.way!r}; expected them for {MERGE!r} only; "
                 "build the model yourself: way=function"
+            )
+        unknown = [name for name in self.options if name not in MergeConfig.__dataclass_fields__]
+        if unknown:
+            raise ValueError(
+                f"options: got {unknown[0]!r} for contender {self.name!r}; expected fields of MergeConfig; see its "
+                "docstring for their names"
             )
         if self.kind is None:
             changed = self.grids is not None or bool(self.options)
@@ -135,6 +142,8 @@ def chosen(
     for one in NEEDS if wanted is None else wanted:
         if isinstance(one, Contender):
             asked.append(one)
+        elif not isinstance(one, str):
+            raise TypeError(f"contenders: got {one!r} among them; expected names or Contenders; see gf.list_ways()")
         elif one == SINGLE:
             asked += contenders(task, [SINGLE])
         else:

@@ -16,7 +16,7 @@ from grafeat.grids import GridSet
 from grafeat.lab.cells import LAB, Key, content, content_of_pictures
 from grafeat.lab.contenders import MERGE, SCRATCH, Builder, Contender
 from grafeat.lab.lessons import Lesson
-from grafeat.lab.scratch import recipe
+from grafeat.lab.scratch import paid_for, recipe
 from grafeat.lab.task import Task
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
@@ -57,7 +57,7 @@ class Keys:
             **({"way": way} if isinstance(way, str) else self._builder(lesson.contender)),
             "model": self._recipe(lesson) if scratch else described(self.outlined(lesson)),
             "seed": lesson.seed,
-            "fit": {} if scratch else self.settings,
+            "fit": {} if scratch else {**self.settings, "pace": self.outlined(lesson).pace},
             "constants": {} if scratch else _constants(),
             **{part: self._content(lesson, task, part) for part in (*LEARNED, *more, "test")},
         }
@@ -104,7 +104,7 @@ class Keys:
         return learned(outline(MERGE, task.grids.only(*task.names).train[:2], num_classes=task.num_classes))
 
     def _recipe(self, lesson: Lesson) -> str:
-        return recipe(len(lesson.pictures.train), lesson.task.num_classes)
+        return recipe(len(paid_for(lesson.pictures)), lesson.task.num_classes)
 
     def _content(self, lesson: Lesson, task: Task, part: str) -> str:
         """What a part holds, as the contender sees it."""
@@ -123,10 +123,16 @@ class Keys:
 def built(contender: Contender, task: Task, seen: GridSet, *, seed: int) -> GridModel:
     """What a contender's own builder makes of the pictures that it is given; its errors name both."""
     try:
-        return cast(Builder, contender.way)(seen, task.num_classes, seed)
+        model = cast(Builder, contender.way)(seen, task.num_classes, seed)
     except Exception as error:
         error.add_note(f"task {task.name!r}, {contender.name!r}: its builder was given {len(seen):,} pictures")
         raise
+    if not isinstance(model, GridModel):
+        raise TypeError(
+            f"way: the builder of {contender.name!r} gave {type(model).__name__}; expected a GridModel; return the "
+            "model that it builds"
+        )
+    return model
 
 
 def _settings(epochs: int | None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class EqualPatches:
     names: tuple[str, ...]
 
     def __call__(self, grids: GridSet) -> GridSet:
-        """The same pictures; each patch of a larger grid is the mean of those that it covers."""
+        """The same pictures; each patch is the mean of those of the backbone's own grid that it touches."""
         found = [grids[name] for name in self.names]
         shape = min((grid.shape for grid in found), key=lambda shape: shape[0] * shape[1])
         return _set_of([_pooled(grid, shape) for grid in found], grids)

@@ -44,10 +44,10 @@ class Task:
 
     Raises:
         TypeError: If a group is a tensor or a list.
-        ValueError: If the measure or a backbone is unknown; if a part or labels are missing; if there are fewer than
-            2 classes, or too few pictures for `per_class`; if the test has unknown classes where it must not, or
-            none where it must; if the pictures are others; if there is not one group for each test picture, or fewer
-            than 2 differ.
+        ValueError: If the measure or a backbone is unknown; if a part or labels are missing, or a picture is in two
+            parts; if there are fewer than 2 classes, or too few pictures for `per_class`; if the test has unknown
+            classes where it must not, or none where it must; if the pictures are others; if there is not one group for
+            each test picture, or fewer than 2 differ.
     """
 
     name: str
@@ -158,8 +158,18 @@ def _check_trained(task: Task) -> None:
         raise ValueError(
             f"grids: got a set without the part {lacking[0]!r}; expected train, val and test; make them with .split(…)"
         )
-    there = {int(label) for label in task.grids.train.required_labels("grids").unique()}
-    task.grids.val.required_labels("grids")
+    rows = [task.grids.part_positions[part] for part in PARTS]
+    for part, own in zip(PARTS, rows, strict=True):
+        if not len(own) and (part != "test" or task.test is None):
+            raise ValueError(
+                f"grids: got no picture in the part {part!r}; expected some; split with val= and test= above 0"
+            )
+    if len(torch.cat(rows).unique()) < sum(map(len, rows)):
+        raise ValueError(
+            "grids: got a picture in two of the parts train, val and test; expected each in one, so that no test "
+            "picture is learned from; make the parts with .split(…)"
+        )
+    there = task.grids.train.required_labels("grids").unique()
     if len(there) < 2:
         raise ValueError(
             f"grids: got {len(there)} class in the training part; expected 2 or more; add pictures of another class"

@@ -2,7 +2,8 @@
 
 - A second `extract` of 5,000 digits against the first.
 - An epoch of training from the store against one from tensors in memory, in turns.
-- Anonymous memory of a training process at 5,000 and at 200,000 synthetic pictures; pages of a memory map do not count.
+- Anonymous memory at 5,000 and at 200,000 synthetic pictures, of a process that extracts them,
+  makes a model from their training part and trains it; pages of a memory map do not count.
 - Importing grafeat beside importing torch and timm; the default training with 500 labels.
 - What a million pictures with three backbones would cost in time and on disk, from the rates measured here.
 
@@ -15,7 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -112,16 +116,33 @@ def flat(folder: Path) -> list[tuple[str, str, str]]:
 
 
 def peak(count: int, store: Path) -> float:
-    """The most anonymous memory, in MB, that the steps of an epoch leave behind."""
+    """The most anonymous memory, in MB, of extraction, making a model, and an epoch of training and validation."""
     pictures = torch.randint(256, (1, 3, SIDE, SIDE), dtype=torch.uint8).expand(count, -1, -1, -1)
     backbone = gf.Backbone(nn.Conv2d(3, CHANNELS, 2, stride=2), name="tiny", size=SIDE, tap="")
-    labels = torch.arange(count) % 10
-    grids = gf.extract([backbone], gf.PictureSet(pictures, labels), store=store, batch_size=1000, progress=False)
-    model = gf.GraFeatMerge.for_grids(grids[:500], num_classes=10, width=16, depth=1, components=8)
-    seen = []
-    model.register_forward_hook(lambda *_: seen.append(anonymous()))
-    gf.fit(model, grids, epochs=1, batch_size=500, progress=False)
+    labelled = gf.PictureSet(pictures, torch.arange(count) % 10).split(val=0.1, test=0.1)
+    with watched() as seen:
+        grids = gf.extract([backbone], labelled, store=store, batch_size=1000, progress=False)
+        model = gf.GraFeatMerge.for_grids(grids, num_classes=10, width=16, depth=1, components=8)
+        gf.fit(model, grids, val=grids.val, epochs=1, batch_size=500, progress=False)
     return max(seen)
+
+
+@contextmanager
+def watched() -> Iterator[list[float]]:
+    """Anonymous memory of this process, in MB, every few milliseconds of what is done inside."""
+    seen, done = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            seen.append(anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
 
 
 def anonymous() -> float:
