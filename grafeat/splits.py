@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Self
 
 import numpy as np
@@ -179,7 +178,7 @@ class LabelledSet:
             TypeError: If `per_class` is no whole number.
             ValueError: If a class of the training part has fewer pictures than asked for.
         """
-        if not isinstance(per_class, Integral) or isinstance(per_class, bool):
+        if not is_whole(per_class):
             raise TypeError(f"per_class: got {per_class!r}; expected a whole number of labels; round it")
         num_val = round(val * per_class)
         if per_class < 1 or val < 0 or num_val >= per_class:
@@ -221,6 +220,11 @@ class LabelledSet:
             return [self._rows]
         labels = self._store_labels[self._rows]
         return [self._rows[labels == number] for number in range(len(self.classes))]
+
+
+def is_whole(number: object) -> bool:
+    """Whether it is a whole number, of Python or of NumPy, and no truth value."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def positions(index: Index, count: int) -> Rows:

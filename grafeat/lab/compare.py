@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from grafeat.lab.keys import Keys
 from grafeat.lab.lessons import Lesson, lessons
 from grafeat.lab.table import Judged, rows
 from grafeat.lab.task import Task
+from grafeat.splits import is_whole
 
 ORDER = ("way", "merge", "control")
 ONE_TASK = "given grids"  # what a task is called that was given as grids alone
@@ -128,10 +128,8 @@ def _checked_tasks(tasks: GridSet | Task | Sequence[Task]) -> list[Task]:
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
-    counted = isinstance(seeds, Integral) and not isinstance(seeds, bool)
-    numbers = list(range(int(seeds))) if counted else list(seeds) if isinstance(seeds, Sequence) else []
-    strange = [seed for seed in numbers if not isinstance(seed, Integral)]
-    if not numbers or strange:
+    numbers = [*seeds] if isinstance(seeds, Sequence) else [*range(seeds)] if is_whole(seeds) else []
+    if not numbers or not all(map(is_whole, numbers)):
         raise ValueError(
             f"seeds: got {seeds!r}; expected how many, or the seeds as whole numbers; five give intervals that say "
             "something"
