@@ -1,6 +1,8 @@
 """A store says what is in it, whether it is sound, and removes what was asked and nothing else."""
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from test_store import B, lite, pictures, same, taken, vit
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
 from grafeat.store import GridStore
+from grafeat.store.contents import is_own
 from grafeat.store.lock import locked
 
 FULL = 4096 + B * 5 * 3 * 3 * 2  # header and features of `lite`
@@ -54,7 +57,8 @@ def test_info_lists_what_is_whole_and_what_is_not(tmp_path: Path, monkeypatch: p
     assert info.nbytes == whole.nbytes + part.nbytes
     assert whole.nbytes >= FULL
     table = repr(info)
-    for words in ("2 sets of grids", "not of the store: notes.txt", "29 zoo", "5 × 3 × 3", "unfinished (55%)"):
+    row = f"lite      {whole.path.name[-16:][:8]}  29 zoo"
+    for words in ("2 sets of grids", "not of the store: notes.txt", row, "5 × 3 × 3", "unfinished (55%)"):
         assert words in table
     assert "<td>unfinished (55%)</td>" in info._repr_html_()
 
@@ -70,13 +74,50 @@ def test_info_names_what_is_damaged(tmp_path: Path) -> None:
     assert "script" not in info._repr_html_()
 
 
-def test_an_empty_store_and_one_that_is_not_there_hold_nothing(tmp_path: Path) -> None:
-    for store in (GridStore(tmp_path), GridStore(tmp_path / "none")):
+def test_an_empty_store_holds_nothing(tmp_path: Path) -> None:
+    store = GridStore(tmp_path)
+    assert store.info().entries == ()
+    assert repr(store.info()).endswith("0 sets of grids, 0 B")
+    assert store.verify() == []
+    assert store.prune(unfinished=True).entries == ()
+
+
+def test_a_folder_that_is_not_there_is_never_called_sound(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "none", tmp_path / "file"):
+        store = GridStore(path)
         assert store.info().entries == ()
-        assert repr(store.info()).endswith("0 sets of grids, 0 B")
-        assert store.verify() == []
-        assert store.prune(unfinished=True).entries == ()
-    assert not (tmp_path / "none").exists()
+        for shown in (repr(store.info()), store.info()._repr_html_()):
+            assert f"GridStore {path}: there is no such folder" in shown
+        for asked in (store.verify, lambda store=store: store.prune(unfinished=True)):
+            with pytest.raises(FileNotFoundError, match=f"store: there is no folder {path}; expected one that extract"):
+                asked()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", [None, 3, b"grids"])
+def test_what_is_no_path_is_refused_as_a_store(name: object, unchecked: None) -> None:
+    with pytest.raises(TypeError, match=r"store: got (None|3|a bytes); expected a path or a GridStore; name a folder"):
+        GridStore(name)
+    with pytest.raises(ValueError, match=r"store: got an empty name; expected a folder; name one, or '\.'"):
+        GridStore("")
+
+
+def test_backbones_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for backbone in (lite(), lite(size=8), lite(tap="conv")):
+        taken([backbone], pictures(), tmp_path)
+    rows = repr(GridStore(tmp_path).info()).splitlines()[2:]
+    assert len({re.match(r"  lite +([0-9a-f]{8})  ", row)[1] for row in rows}) == 3
+
+
+@pytest.mark.parametrize("name", ["🦉" * 60, "é" * 200, "a" + "🦉" * 15, "\ud800" * 61])
+def test_a_long_name_is_cut_to_what_a_file_system_takes(tmp_path: Path, name: str) -> None:
+    expected = taken([lite(name=name)], pictures())
+    for _ in ("written", "found"):
+        assert same(taken([lite(name=name)], pictures(), tmp_path), expected)
+    (entry,) = GridStore(tmp_path).info().entries
+    assert entry.state == "whole" and entry.index.name == name
+    assert len(entry.path.name.encode()) <= 60 + 17
 
 
 def test_a_store_is_one_whether_named_by_string_path_or_itself(tmp_path: Path) -> None:
@@ -112,16 +153,86 @@ def test_grids_of_other_backbones_and_of_other_pictures_go(tmp_path: Path) -> No
     assert same(taken([vit()], other(), store), taken([vit()], other()))
 
 
-def test_nothing_goes_that_was_not_asked(tmp_path: Path) -> None:
+def test_nothing_goes_that_was_not_asked(tmp_path: Path, unchecked: None) -> None:
     store = GridStore(tmp_path)
     taken([lite()], pictures(), store)
-    for nothing in ({}, {"keep": []}, {"pictures": []}, {"keep": [], "unfinished": True}):
+    empty = [{argument: none} for argument in ("keep", "pictures") for none in ([], (), {}.values(), iter(()))]
+    for nothing in ({}, *empty, {"keep": (), "unfinished": True}):
         with pytest.raises(ValueError, match="keep, pictures: got none; expected the backbones or the picture sets"):
             store.prune(**nothing)
     (tmp_path / "lite-0123456789abcdef").write_text("a file with the name of a folder")
     (tmp_path / "holiday").mkdir()
     assert store.prune(keep=[vit()]).entries[0].index.name == "lite"
     assert {path.name for path in tmp_path.iterdir()} == {"lite-0123456789abcdef", "holiday"}
+
+
+def test_a_single_backbone_is_kept_and_what_is_none_is_refused(tmp_path: Path, unchecked: None) -> None:
+    store, memory = GridStore(tmp_path), object()
+    taken([lite(), vit()], pictures(), store)
+    for keep, error in ((["vit"], "'vit'"), ("vit", "'vit'"), (3, "3"), ([None], "None"), (vit().module, "a Tiny")):
+        with pytest.raises(TypeError, match=f"keep: got {error}; expected one Backbone or several; load it by its"):
+            store.prune(keep=keep)
+    with pytest.raises(TypeError, match="pictures: got a Tensor; expected one PictureSet or several; wrap the"):
+        store.prune(pictures=pictures().pictures)
+    with pytest.raises(ValueError, match="keep: backbone 'lite' cannot be recognised, so that no grids are known"):
+        store.prune(keep=[vit(), lite(view=lambda shown: shown if memory else 1 - shown)])
+    assert names(tmp_path) == {"lite", "vit"}
+    assert [entry.index.name for entry in store.prune(keep=vit()).entries] == ["lite"]
+    assert names(tmp_path) == {"vit"}
+
+
+def test_what_a_user_keeps_under_such_a_name_stays(tmp_path: Path) -> None:
+    """Alone, or beside files of a store; in a folder, or where a link leads."""
+    store = GridStore(tmp_path / "store")
+    taken([lite()], pictures(), store)
+    (ours,) = store.path.iterdir()
+    for ending in ("", ".part", ".parts"):
+        alone, beside = (store.path / f"{name}-20240101deadbeef{ending}" for name in ("alone", "beside"))
+        alone.mkdir()
+        shutil.copytree(ours, beside / "x-0123456789abcdef.part" if ending == ".parts" else beside)
+        for folder in (alone, beside):
+            (folder / "results").mkdir()
+            (folder / "results" / "thesis.txt").write_text("mine")
+    (store.path / "v1.0-20240101deadbeef").mkdir()
+    shutil.copytree(ours, tmp_path / "aside")
+    (store.path / "link-20240101deadbeef").symlink_to(tmp_path / "aside")
+    (store.path / "more-20240101deadbeef.parts").mkdir()
+    (store.path / "more-20240101deadbeef.parts" / "link-20240101deadbeef.part").symlink_to(tmp_path / "aside")
+    before = {path for path in tmp_path.rglob("*") if ours not in (path, path.parent)}
+    assert len(store.info().foreign) == 7
+    assert [entry.path for entry in store.prune(keep=vit(), unfinished=True).entries] == [ours]
+    assert set(tmp_path.rglob("*")) == before
+    assert len(list((tmp_path / "aside").iterdir())) == 2
+
+
+def test_an_unfinished_folder_beside_the_whole_goes_with_it(tmp_path: Path) -> None:
+    store = GridStore(tmp_path)
+    taken([lite()], pictures(), store)
+    (whole,) = tmp_path.iterdir()
+    part = whole.with_name(f"{whole.name}.part")
+    for silent in (False, True):
+        taken([lite()], pictures(), store)
+        shutil.copytree(whole, part)
+        if silent:
+            (part / "index.json").unlink()
+        held = locked(part, None)
+        assert store.prune(keep=vit()).entries == () and whole.exists()
+        os.close(held)
+        assert [entry.path for entry in store.prune(keep=vit()).entries] == [whole, part][: 1 if silent else 2]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_was_writing_is_the_stores_own(tmp_path: Path) -> None:
+    store = GridStore(tmp_path)
+    for name in ("index.json", "journal"):
+        taken([lite()], pictures(), store)
+        (whole,) = tmp_path.iterdir()
+        (whole / f".{name}.0123abcd.part").write_text("half")
+        assert len(store.prune(keep=vit()).entries) == 1
+    (tmp_path / "lite-0123456789abcdef.part").mkdir()
+    assert not is_own(tmp_path / "gone-0123456789abcdef.part")
+    assert len(store.prune(unfinished=True).entries) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unfinished_grids_go_only_if_asked_and_not_while_they_are_written(

@@ -27,9 +27,9 @@ from grafeat.backbones.backbone import Backbone
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Share
-from grafeat.store import GridStore, extraction, writer
-from grafeat.store.joining import BLOCKS, blocks, remove_parts
-from grafeat.store.lock import locked
+from grafeat.store import GridStore, drafts, extraction, writer
+from grafeat.store.drafts import content
+from grafeat.store.joining import BLOCKS, blocks, in_use, remove_parts
 
 __all__ = ["calls"]  # a fixture
 PART, BATCHES = 4, 16  # of both backbones
@@ -103,6 +103,22 @@ def test_one_process_with_an_accelerator_is_as_without(tmp_path: Path) -> None:
 # Threads in the place of processes: each with its own locks, and all meet as processes do
 
 
+class Met(Engine):
+    """One of several threads, which sum when all are there."""
+
+    def __init__(self, process: int, meeting: threading.Barrier, said: dict[int, torch.Tensor]) -> None:
+        super().__init__(process, meeting.parties)
+        self._meeting, self._said = meeting, said
+
+    def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
+        assert reduction == "sum"
+        self._said[self.process_index] = tensor
+        self._meeting.wait(60)
+        total = torch.stack(list(self._said.values())).sum(dim=0)
+        self._meeting.wait(60)
+        return total
+
+
 @cache
 def pair(process: int) -> list[Backbone]:
     """One process's backbones; made once, so that no call of theirs counts but those of the extraction."""
@@ -113,18 +129,19 @@ def pair(process: int) -> list[Backbone]:
 def several(
     processes: int,
     store: Path,
-    shown: PictureSet | None = None,
+    shown: PictureSet | list[PictureSet] | None = None,
     *,
     made: Callable[[int], list[Backbone]] = pair,
     **options: object,
 ) -> list[GridSet]:
-    """What each of several processes gets; where some fail, all end."""
-    meeting = threading.Barrier(processes)
+    """What each of several processes gets; where some fail, all end. Each may be given other pictures."""
+    meeting, said = threading.Barrier(processes), {}
+    given = shown if isinstance(shown, list) else [shown or pictures()] * processes
 
     def work(process: int) -> GridSet:
-        asked = {"batch_size": PART, "accelerator": Engine(process, processes), **options}
+        asked = {"batch_size": PART, "accelerator": Met(process, meeting, said), **options}
         try:
-            return taken(made(process), shown or pictures(), store, **asked)
+            return taken(made(process), given[process], store, **asked)
         except BaseException:
             meeting.abort()
             raise
@@ -190,10 +207,19 @@ def test_any_number_goes_on_with_what_another_has_left(
 def test_one_that_was_killed_alone_goes_on_with_its_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], calls: list[tuple[str, int]]
 ) -> None:
+    noted, real = [], writer.line_of
+
+    def note(*arguments: object) -> bytes:
+        noted.append(threading.get_ident())
+        if noted.count(noted[0]) == 4 and noted[-1] == noted[0]:
+            raise Killed
+        return real(*arguments)
+
     calls.clear()
-    with killed_at(monkeypatch, writer, "line_of", 4), pytest.raises(Killed), patch.object(Share, "wait"):
-        taken(pair(1), pictures(), tmp_path / "store", batch_size=PART, accelerator=Engine(1, 2))
-    assert len(calls) == 4
+    with monkeypatch.context() as one, pytest.raises(Killed):
+        one.setattr(writer, "line_of", note)
+        several(2, tmp_path / "store")
+    assert len(calls) == BATCHES // 2 + 4
     several(2, tmp_path / "store")
     assert len(calls) == BATCHES + 1
     assert contents(tmp_path / "store") == whole
@@ -286,11 +312,49 @@ def test_pictures_of_which_none_can_be_read_are_refused(tmp_path: Path) -> None:
         several(2, tmp_path / "store", files(tmp_path, 16, *range(16)), skip_unreadable=True)
 
 
-def test_each_process_reads_the_pictures_once_to_know_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("processes", "shared"), [(1, [7, 7, 7, 7, 1]), (2, [4, 4]), (3, [4, 4, 4])])
+def test_the_processes_share_the_pictures_to_know_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, shared: list[int]
+) -> None:
+    """Each reads a few more, by which they see that they have the same set."""
+    monkeypatch.setattr(drafts, "CHUNK", 7)
+    monkeypatch.setattr(drafts, "SAMPLE", 3)
+    expected = content(pictures(), Share())
     seen, real = [], PictureSet.fingerprint.fget
     monkeypatch.setattr(PictureSet, "fingerprint", property(lambda self: (seen.append(len(self)), real(self))[1]))
-    several(2, tmp_path)
-    assert seen == [B, B]
+    several(processes, tmp_path)
+    chunks = [7, 7, 7, 7, 1]
+    assert sorted(seen) == sorted(chunks if processes == 1 else chunks + shared)
+    assert {entry.index.key.pictures for entry in GridStore(tmp_path).info().entries} == {expected}
+
+
+def test_what_is_known_of_pictures_is_their_content_and_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "CHUNK", 7)
+    whole, swapped = pictures(), torch.arange(B)
+    swapped[[6, 7]] = torch.tensor([7, 6])  # of two chunks
+    others = [whole[swapped], whole[swapped.flip(0)], whole[:-1], whole[1:], pictures(seed=1)]
+    assert len({content(shown, Share()) for shown in (whole, *others)}) == 6
+    assert content(pictures(labels=None, parts=None, classes=None, name="other"), Share()) == content(whole, Share())
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_that_were_given_a_part_of_the_pictures_each_are_told_so(tmp_path: Path, processes: int) -> None:
+    whole = pictures(processes * 5)
+    shuffled = [whole[torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))] for seed in range(3)]
+    for split in ([whole[process::processes] for process in range(processes)], shuffled[:processes]):
+        meant = rf"pictures: process \d of {processes} got others than another .*: extract shares it out itself"
+        with pytest.raises(ValueError, match=meant):
+            several(processes, tmp_path / "store", split)
+        assert not (tmp_path / "store").exists()
+
+
+def test_processes_whose_backbones_differ_are_told_so(tmp_path: Path) -> None:
+    def made(process: int) -> list[Backbone]:
+        return [Backbone(Tiny(5, 4, seed=process), name="lite", size=SIDE, tap="")]
+
+    with pytest.raises(ValueError, match=r"backbones, dtype: process \d of 2 got others .*; load the same weights"):
+        several(2, tmp_path / "store", made=made)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -315,6 +379,29 @@ def test_info_shows_the_parts_of_a_whole_as_one(tmp_path: Path, monkeypatch: pyt
     assert GridStore(tmp_path).verify() == []
 
 
+@pytest.mark.parametrize("options", [{"unfinished": True}, {"keep": vit()}])
+def test_nothing_is_pruned_of_what_processes_are_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    """Nor the blocks that each has finished."""
+    call, seen, pruned = Backbone.__call__, [], []
+
+    def note(self: Backbone, shown: torch.Tensor) -> object:
+        seen.append(self.name)
+        if len(seen) == BATCHES - 2:
+            before = GridStore(tmp_path).info()
+            assert sum(entry.done for entry in before.entries) > B
+            pruned.append(GridStore(tmp_path).prune(**options))
+            assert all(entry.path.exists() for entry in before.entries)
+        return call(self, shown)
+
+    pair(0), pair(1)
+    monkeypatch.setattr(Backbone, "__call__", note)
+    several(2, tmp_path)
+    assert pruned[0].entries == () and len(seen) == BATCHES
+    assert folders(tmp_path) == ["", ""]
+
+
 def test_parts_are_pruned_as_what_they_are_parts_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed(2, tmp_path, monkeypatch, 9)
     store = GridStore(tmp_path)
@@ -324,14 +411,25 @@ def test_parts_are_pruned_as_what_they_are_parts_of(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_that_another_process_writes_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_stay_as_long_as_any_process_uses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed(2, tmp_path, monkeypatch, 9)
-    held = next(tmp_path.glob("lite*.parts/*.part"))
-    descriptor = locked(held, None)
-    assert not remove_parts(held.parent) and list(held.parent.iterdir()) == [held]
-    os.close(descriptor)
-    assert remove_parts(held.parent) and not held.parent.exists()
-    assert remove_parts(held.parent)
+    parts = next(tmp_path.glob("lite*.parts"))
+    there = sorted(parts.iterdir())
+    with in_use(parts, pytest.fail), in_use(parts, pytest.fail):
+        assert not remove_parts(parts) and sorted(parts.iterdir()) == there
+    with in_use(parts, pytest.fail):
+        assert not remove_parts(parts) and sorted(parts.iterdir()) == there
+    assert remove_parts(parts) and not parts.exists()
+    assert remove_parts(parts)
+
+
+def test_a_folder_of_parts_in_which_nothing_was_written_goes(tmp_path: Path) -> None:
+    parts = tmp_path / "lite-0123456789abcdef.parts"
+    with in_use(parts, pytest.fail):
+        with in_use(parts, pytest.fail):
+            assert [path.name for path in parts.iterdir()] == ["lock"]
+        assert parts.exists()
+    assert not parts.exists()
 
 
 def test_a_link_in_the_place_of_parts_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
@@ -344,6 +442,6 @@ def test_a_link_in_the_place_of_parts_is_refused(tmp_path: Path, whole: dict[str
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    with pytest.raises(ValueError, match="a link, which could lead out of the store, is refused"):
+    with pytest.raises(ValueError, match="a link, which could lead to any file out of the store, is refused"):
         several(2, tmp_path / "whole")
     assert (aside / "mine.part").exists()

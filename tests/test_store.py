@@ -370,6 +370,46 @@ def test_no_pictures_and_empty_batches_are_refused(tmp_path: Path) -> None:
         taken([lite()], pictures(), batch_size=0)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"backbones": ["bundled/lite"]}, TypeError, "backbones: got 'bundled/lite'; .*with gf.load_backbone"),
+        ({"backbones": "bundled/lite"}, TypeError, "backbones: got 'bundled/lite'; expected one Backbone or several"),
+        ({"backbones": Tiny(5, 4)}, TypeError, "backbones: got a Tiny; expected .*, or wrap it in gf.Backbone"),
+        ({"backbones": None}, TypeError, "backbones: got None; expected one Backbone or several"),
+        ({"pictures": torch.zeros(2, 3, 5, 5)}, TypeError, "pictures: got a Tensor; .*wrap them: gf.PictureSet"),
+        ({"batch_size": 2.5}, TypeError, "batch_size: got 2.5; expected a whole number; leave it out"),
+        ({"workers": "2"}, TypeError, "workers: got '2'; expected a whole number; leave it out"),
+        ({"workers": -1}, ValueError, "workers: got -1; expected 0 or more; leave it out to decode in this process"),
+        ({"store": 3}, TypeError, "store: got 3; expected a path or a GridStore; name a folder"),
+        ({"store": ""}, ValueError, "store: got an empty name; expected a folder; name one"),
+        ({"accelerator": "cpu"}, TypeError, "accelerator: got 'cpu'; expected an accelerate.Accelerator; name a dev"),
+        ({"device": "gpu"}, ValueError, "device: got 'gpu', which cannot be used here .*; leave it out for the CPU"),
+        ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99', which cannot be used here .*; expected a device"),
+        ({"device": 2.5}, ValueError, "device: got 2.5, which cannot be used here .*; expected a device"),
+    ],
+)
+def test_arguments_of_another_kind_say_what_is_expected(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unchecked: None,
+    wrong: dict[str, object],
+    error: type[Exception],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"backbones": [lite()], "pictures": pictures(), "store": "store", "progress": False, **wrong}
+    with pytest.raises(error, match=text):
+        extract(**given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_backbone_needs_no_list(tmp_path: Path) -> None:
+    for store in (None, tmp_path):
+        assert same(taken(lite(), pictures(), store), taken([lite()], pictures()))
+        assert same(taken((one for one in [vit(), lite()]), pictures(), store), taken([vit(), lite()], pictures()))
+
+
 def test_pictures_of_several_sizes_need_a_size() -> None:
     sizes = [(3, 8, 8)] * 3 + [(3, 8, 12)] * 3
     shown = PictureSet([torch.zeros(size) for size in sizes])
@@ -388,7 +428,7 @@ def test_a_view_that_cannot_be_recognised_again_needs_no_store_and_is_refused_wi
     secret = object()
     backbone = lite(view=lambda shown: shown.flip(-1) if secret else shown)
     with pytest.raises(
-        ValueError, match=r"store: backbone 'lite' has a view that cannot be recognised in a later run"
+        ValueError, match=r"store: backbone 'lite' holds .*view.*, which cannot be recognised in a later run"
     ):
         taken([vit(), backbone], pictures(), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from grafeat.backbones.preparation import Crop
 from grafeat.store import GridStore
 from grafeat.store.folder import DamageError, damages, mapped
 from grafeat.store.index import Index, Key, Piece, digest, gaps, parsed
+from grafeat.store.journal import journal_of, read_unfinished
 
 __all__ = ["calls"]  # a fixture
 KEY = Key("b" * 64, "p" * 64, "F16", 11)
@@ -84,6 +85,13 @@ def test_an_index_comes_back_to_the_byte(
     index = replace(INDEX, name=name, of=of, shape=shape).with_pieces(reversed(PIECES), unreadable)
     assert parsed(index.encoded()) == index
     assert len(Path("store", index.folder).parts) == 2  # whatever the backbone is called
+
+
+def test_without_some_batches_their_unreadable_pictures_are_gone_too() -> None:
+    first, second = PIECES
+    assert INDEX.without([]) == INDEX
+    assert (INDEX.unreadable_in(first), INDEX.unreadable_in(second)) == ((2,), (9,))
+    assert INDEX.without([first]) == replace(INDEX, pieces=(second,), unreadable=(9,))
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9))))
@@ -170,6 +178,23 @@ def test_a_missing_file_is_named_and_made_anew(tmp_path: Path, file: str) -> Non
     assert path.read_bytes() == whole
 
 
+def test_a_flipped_bit_of_a_journal_says_less_and_never_anything_else(tmp_path: Path) -> None:
+    """Every single bit: what it says is what it said before some line, or nothing."""
+    pieces = (Piece(0, 4, "a" * 32), Piece(4, 8, "b" * 32), Piece(8, 11, "c" * 32))
+    whole = replace(INDEX, pieces=pieces, unreadable=(3, 5, 6, 9))
+    less = [whole.without(pieces[count:]) for count in range(len(pieces))]
+    path, raw = tmp_path / "journal", journal_of(whole)
+    path.write_bytes(raw)
+    assert read_unfinished(tmp_path) == whole
+    for place in range(len(raw)):
+        for bit in range(8):
+            path.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :])
+            try:
+                assert read_unfinished(tmp_path) in less
+            except FileNotFoundError:  # there is no index beside it
+                assert place <= raw.index(b"\n[")
+
+
 def swap(one: Path, other: Path) -> None:
     one.rename(one.with_name("aside"))
     other.rename(one)
@@ -249,6 +274,8 @@ def test_an_index_that_was_written_again_as_it_was_is_sound(tmp_path: Path) -> N
         {"unreadable": [B]},
         {"unreadable": [-1]},
         {"unreadable": ["0"]},
+        {"unreadable": [3, 2]},
+        {"unreadable": [2, 2]},
         {"kind": "model"},
         {"format": 1},
         {"format": [[]]},

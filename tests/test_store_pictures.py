@@ -103,6 +103,15 @@ def test_a_set_of_bad_pictures_alone_is_refused(tmp_path: Path, files: Callable[
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def test_of_many_bad_pictures_the_first_ten_are_named(tmp_path: Path, files: Callable[..., PictureSet]) -> None:
+    bad = list(range(1, COUNT))
+    for few, rest in ((10, ""), (11, " and 1 more"), (12, " and 2 more")):
+        _, said = left_out(files(*bad[:few]))
+        assert re.findall(r"\d\d(?=\.png)", said) == [f"{number:02}" for number in bad[:10]]
+        assert (f"{rest}; gf.PictureSet(paths, skip_unreadable=True).skipped lists them all" in said) == bool(rest)
+        assert said.endswith(f"pictures.leaving_out({bad[:10]})") == (not rest)
+
+
 def test_nothing_is_said_where_all_can_be_read(files: Callable[..., PictureSet]) -> None:
     assert same(taken([lite()], files(), skip_unreadable=True), taken([lite()], files()))
 

@@ -1,11 +1,13 @@
 """Wherever a run stops, the next one goes on from there, and what it leaves is the same to the byte."""
 
 import errno
+import json
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ import torch
 from test_files import full_disk
 from test_store import B, calls, lite, pictures, same, taken, vit
 
+from grafeat.pictures import PictureSet
 from grafeat.store import GridStore, lock, writer
 from grafeat.store.extraction import extract
-from grafeat.store.journal import read_unfinished
+from grafeat.store.index import digest
+from grafeat.store.journal import HEAD, journal_of, read_unfinished
 from grafeat.store.lock import locked
 
 __all__ = ["calls"]  # a fixture
@@ -82,7 +86,7 @@ def test_a_run_that_stops_at_any_step_is_resumed_to_the_byte(
         with killed_at(monkeypatch, what, name, number), pytest.raises(Killed):
             taken([lite(), vit()], pictures(), store, batch_size=8)
         finished = [path for path in store.glob("*/index.json") if path.parent.suffix != ".part"]
-        assert GridStore(store).verify() == []
+        assert not store.exists() or GridStore(store).verify() == []
         assert all(whole[str(path.relative_to(store))] == path.read_bytes() for path in finished)
         taken([lite(), vit()], pictures(), store, batch_size=8)
         assert tree(store) == whole
@@ -123,14 +127,28 @@ def test_another_batch_size_goes_on_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert GridStore(tmp_path).verify() == []
 
 
-@pytest.mark.parametrize("noted", ['8, 16, "d", [9, ""]', '8, 16, "d", [9.0]', '8.0, 16, "d", []', "8, 16, 5, []"])
-def test_a_line_of_a_journal_that_is_of_other_types_ends_what_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: str
+@pytest.mark.parametrize(
+    "noted",
+    [
+        [8, 16, "d", [9, ""]],
+        [8, 16, "d", [9.0]],
+        [8.0, 16, "d", []],
+        [8, 16, 5, []],
+        [8, 16, "d", [7]],
+        [8, 16, "d", [16]],
+        [8, 30, "d", []],
+        [16, 8, "d", []],
+    ],
+)
+def test_a_line_of_a_journal_of_other_types_or_of_other_rows_ends_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: list[object]
 ) -> None:
+    """Its checksum is right, as a careful attacker would write it."""
     with killed_at(monkeypatch, writer, "line_of", 2), pytest.raises(Killed):
         taken([lite()], pictures(), tmp_path, batch_size=8)
     (path,) = tmp_path.glob("*/journal")
-    path.write_bytes(path.read_bytes() + f"[{noted}]\n".encode())
+    line = json.dumps([digest(json.dumps(noted).encode()), *noted])
+    path.write_bytes(path.read_bytes() + f"{line}\n".encode())
     assert [piece[:2] for piece in read_unfinished(path.parent).pieces] == [(0, 8)]  # the line above it
     assert same(taken([lite()], pictures(), tmp_path, batch_size=8), taken([lite()], pictures(), batch_size=8))
 
@@ -159,6 +177,60 @@ def test_what_is_damaged_meanwhile_is_computed_anew(
             path.write_bytes(harmed[harm])
     taken([lite(), vit()], pictures(), store, batch_size=8)
     assert tree(store) == whole
+
+
+def test_a_journal_whose_lines_have_no_checksums_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, int]]
+) -> None:
+    """As an earlier version wrote it."""
+    backbone = lite()
+    with killed_at(monkeypatch, writer, "line_of", 3), pytest.raises(Killed):
+        taken([backbone], pictures(), tmp_path, batch_size=8)
+    (path,) = tmp_path.glob("*/journal")
+    first, *lines = path.read_bytes().removeprefix(HEAD).splitlines()
+    old = [first, *(json.dumps(json.loads(line)[1:]).encode() for line in lines)]
+    path.write_bytes(b"\n".join([*old, b""]))
+    (entry,) = GridStore(tmp_path).info().entries
+    assert (len(lines), entry.state, entry.done) == (2, "unfinished", 0)
+    calls.clear()
+    found = taken([backbone], pictures(), tmp_path, batch_size=8)
+    assert [size for _, size in calls] == BATCHES
+    assert same(found, taken([backbone], pictures(), batch_size=8))
+
+
+def left_in_another_shape(store: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]) -> None:
+    """Two batches, of which the journal says that their grids have some shape."""
+    with killed_at(monkeypatch, writer, "line_of", 3), pytest.raises(Killed):
+        taken([lite()], pictures(), store, batch_size=8)
+    (part,) = store.iterdir()
+    (part / "journal").write_bytes(journal_of(replace(read_unfinished(part), shape=shape)))
+
+
+def test_grids_that_were_left_in_another_shape_are_named_and_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_in_another_shape(tmp_path, monkeypatch, (9, 5, 1))
+    said = r"gave \(9, 5, 1\) in a run that was stopped, and now \(5, 3, 3\) from picture 16 on"
+    with pytest.raises(ValueError, match=rf"{said}.*prune\(unfinished=True\)"):
+        taken([lite()], pictures(), tmp_path, batch_size=8)
+    assert len(GridStore(tmp_path).prune(unfinished=True).entries) == 1
+    assert same(taken([lite()], pictures(), tmp_path, batch_size=8), taken([lite()], pictures(), batch_size=8))
+
+
+def test_a_journal_of_another_shape_of_which_no_batch_is_there_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    """Nor does it ask for room: of this shape all would take 261 TB."""
+    left_in_another_shape(tmp_path / "store", monkeypatch, (5, 3, 300_000_000_000))
+    taken([lite(), vit()], pictures(), tmp_path / "store", batch_size=8)
+    assert tree(tmp_path / "store") == whole
+
+
+def test_pictures_of_several_sizes_are_refused_again(tmp_path: Path) -> None:
+    shown = PictureSet([torch.zeros(3, 8, 8)] * 3 + [torch.zeros(3, 8, 12)] * 3)
+    for said in (r"\(5, 2, 2\), then", r"\(5, 2, 2\) in a run that was stopped, and now"):
+        with pytest.raises(ValueError, match=rf"gave {said} \(5, 2, 3\) from picture 3 on.*give the backbone a size="):
+            taken([lite(size=None)], shown, tmp_path, batch_size=3)
 
 
 def test_a_journal_of_other_grids_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +277,24 @@ def test_a_disk_that_reports_its_failure_late_is_heard(tmp_path: Path, monkeypat
         taken([lite()], pictures(), tmp_path, batch_size=8)
 
 
+def test_a_disk_that_fails_while_a_run_resumes_costs_nothing_of_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, int]]
+) -> None:
+    backbone = lite()
+    with killed_at(monkeypatch, writer, "line_of", 3), pytest.raises(Killed):
+        taken([backbone], pictures(), tmp_path, batch_size=8)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"Input/output error.* are kept"):
+        patch.setattr(writer, "damaged", broken)
+        taken([backbone], pictures(), tmp_path, batch_size=8)
+    calls.clear()
+    taken([backbone], pictures(), tmp_path, batch_size=8)
+    assert [size for _, size in calls] == BATCHES[2:]
+
+
 def test_room_is_asked_for_before_anything_is_computed_twice(
     tmp_path: Path, calls: list[tuple[str, int]]
 ) -> None:
@@ -217,16 +307,45 @@ def test_room_is_asked_for_before_anything_is_computed_twice(
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def another_user(folder: Path) -> Iterator[None]:
+    """As one who may read a temporary folder but owns nothing in it."""
+    temporary = Path(tempfile.gettempdir())
+    for each in (folder, *folder.parents):
+        if temporary in each.parents:
+            each.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+@pytest.mark.parametrize("closed", ["", "*", "*/index.json", "*/features.safetensors"])
+def test_a_store_that_one_may_not_read_is_named(tmp_path: Path, closed: str) -> None:
+    store = tmp_path / "store"
+    expected = taken([lite()], pictures(), store)
+    (path,) = store.glob(closed) if closed else [store]
+    path.chmod(0o700 if path.is_dir() else 0o600)
+    with another_user(tmp_path):
+        for read in (
+            lambda: taken([lite()], pictures(), store),
+            lambda: taken([lite()], pictures(), store, repair=True),
+            GridStore(store).verify,
+            GridStore(store).info,
+            lambda: GridStore(store).prune(keep=lite()),
+        ):
+            with pytest.raises(OSError, match=rf"store: could not read {store}.*Permission denied.*; make it readable"):
+                read()
+    assert same(taken([lite()], pictures(), store), expected)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
 def test_a_store_that_one_may_only_read_is_read(tmp_path: Path) -> None:
     store = tmp_path / "store"
     expected = taken([lite()], pictures(), store)
-    temporary = Path(tempfile.gettempdir())
-    for folder in (tmp_path, *tmp_path.parents):
-        if temporary in folder.parents:
-            folder.chmod(0o755)
-    os.seteuid(65534)
-    try:
+    with another_user(tmp_path):
         assert same(taken([lite()], pictures(), store), expected)
         assert GridStore(store).verify() == []
         for write in (
@@ -235,8 +354,6 @@ def test_a_store_that_one_may_only_read_is_read(tmp_path: Path) -> None:
         ):
             with pytest.raises(OSError, match=r"store: could not write .*Permission denied.*; make it writable or"):
                 write()
-    finally:
-        os.seteuid(0)
     assert sorted(path.name for path in store.rglob("*.*")) == ["features.safetensors", "index.json"]
 
 

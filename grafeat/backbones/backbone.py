@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grafeat.backbones.fingerprint import fingerprint
+from grafeat.backbones.fingerprint import fingerprint, unrecognised
 from grafeat.backbones.preparation import Crop as Crop
 from grafeat.backbones.preparation import Preparation, View
 from grafeat.backbones.taps import Layout, Size, Tap, check_path, find_tap, run_tap
 from grafeat.grids import WHOLE, Box, FeatureGrid
+
+FEATURES = 1  # goes up when the same module and settings come to give other features; a store then makes its grids anew
 
 
 class Backbone:
@@ -153,10 +155,16 @@ class Backbone:
     def fingerprint(self) -> str | None:
         """SHA-256 of the weights and of all else that shapes the features, or None.
 
-        It is None if `view` cannot be recognised again. A `Crop` can, as can any dataclass or module, and a function
-        that refers only to such things, to plain values and to installed packages.
+        It is None if the module or `view` holds something that cannot be recognised again; `unrecognised` names it.
+        Plain values, containers, tensors, dataclasses, modules and configuration objects can be, and functions and
+        classes that refer only to such things and to installed packages.
         """
-        return fingerprint(self.module, self.preparation, self._asked, self.size and self.tap)
+        return fingerprint(FEATURES, self.module, self.preparation, self._asked, self.size and self.tap)
+
+    @property
+    def unrecognised(self) -> str | None:
+        """What leaves the backbone without a fingerprint, as "module.0.log, a TextIOWrapper"; None if it has one."""
+        return unrecognised(module=self.module, view=self.view)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the weights to a device, where features are made from now on."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +13,21 @@ from grafeat.backbones.backbone import Backbone
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Engine, Share
+from grafeat.store.arguments import backbones_in, check, place
+from grafeat.store.drafts import drafts_of
 from grafeat.store.filling import Memory, Task, fill
-from grafeat.store.folder import Kept, damages, found, required
+from grafeat.store.folder import Kept, found, required
 from grafeat.store.gridstore import GridStore
-from grafeat.store.index import DTYPES, Index, Key
-from grafeat.store.joining import Blocks, blocks, parts_of, remove_parts, take_over
-from grafeat.store.lock import demote
+from grafeat.store.index import Index
+from grafeat.store.joining import Blocks, blocks, in_use, parts_of, remove_parts, take_over
+from grafeat.store.repairing import take_out
 from grafeat.store.writer import Writer
+
+NAMED = 10  # pictures that a warning names
 
 
 def extract(
-    backbones: Sequence[Backbone],
+    backbones: Iterable[Backbone] | Backbone,
     pictures: PictureSet,
     *,
     store: str | Path | GridStore | None = None,
@@ -40,16 +44,16 @@ def extract(
 
     With `store`, each backbone's grids are one folder there, found again by everything that shapes them: weights, tap,
     input size, pre-processing, view, number format and the pictures' own content. What is there is read back as a
-    memory map, at no cost; another backbone computes only its own. Stopped at any moment, even by a power cut, a run
-    goes on where it was: at most one batch is computed twice, on a GPU two, since there one is written while the next
-    is computed. Of two processes that need the same grids, the second
-    waits for the first, and finds them.
+    memory map, at no cost; another backbone computes only its own. Stopped at any moment, a run goes on where it was:
+    of each backbone at most one batch is computed twice. On a GPU it is two, since one is written while the next is
+    computed; after a power cut, too, since one settles on the disk meanwhile. Of two processes that need the same
+    grids, the second waits for the first, and finds them.
 
     On a GPU the backbones run in `dtype` if that has 16 bits (autocast), so that what is kept has the precision of
     what was computed; with float32 nothing is rounded.
 
     Args:
-        backbones: The frozen backbones; their names differ.
+        backbones: The frozen backbones, whose names differ; or a single one.
         pictures: The pictures.
         store: Folder for the grids, or a `GridStore`; made if it is not there. Without it they stay in memory.
         batch_size: Pictures shown at once.
@@ -58,24 +62,28 @@ def extract(
         progress: Whether to show a progress bar, with the rate and the time left.
         workers: Processes that decode picture files meanwhile; 0 for this one alone. They are started afresh, so a
             script needs its `if __name__ == "__main__":`.
-        skip_unreadable: Leave out pictures that cannot be read, with a warning that lists them; labels and parts stay
-            in step. Otherwise the first one stops the run.
-        repair: Check every byte of what is found, and compute anew the batches that are damaged.
+        skip_unreadable: Leave out pictures that cannot be read, with a warning that names the first ten; labels and
+            parts stay in step. Otherwise the first one stops the run.
+        repair: Check every byte of what is found, and compute anew the batches that are damaged, and those with a
+            picture that could not be read before and now can.
         accelerator: An `accelerate.Accelerator`, where several processes share the work; `device` is then not used.
-            Each shows its blocks of the pictures to the backbones on its own device, and keeps them in the store until
-            the first process has joined all to what one process would have written. So the store must be a folder
-            that all of them see, and it takes twice the room until then. Stopped, the work goes on with any number of
-            processes, also with one: what is there is not computed again.
+            Each must be given all pictures. It hashes its share of them to know them, shows its blocks of them to the
+            backbones on its own device, and keeps what these give in the store until the first process has joined all
+            to what one process would have written. So the store must be a folder that all of them see, and it takes
+            twice the room until then. Stopped, the work goes on with any number of processes, also with one: what is
+            there is not computed again.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: If names repeat; if there is no picture, or one that cannot be read; if a backbone gives NaN, or
-            infinity in `dtype`; if a view cannot be recognised again though there is a store; if a file of the store
-            is damaged; if several processes have no store.
-        OSError: If the store cannot be written.
+            infinity in `dtype`; if a backbone cannot be recognised again though there is a store; if a file of the
+            store is damaged; if several processes have no store, or not the same pictures and backbones; if there is no
+            such device.
+        OSError: If the store cannot be read or written.
     """
-    _check(backbones, pictures, batch_size, dtype)
-    share = Share(accelerator)
-    where = torch.device(device) if accelerator is None else accelerator.device
+    backbones = backbones_in("backbones", backbones)
+    check(backbones, pictures, batch_size, workers, dtype)
+    where, share = place(device, accelerator), Share(accelerator)
     task = Task(pictures, batch_size, where, dtype, progress and share.process == 0, workers, skip_unreadable)
     kept: Mapping[str, Kept | Memory]
     if store is None:
@@ -102,28 +110,27 @@ def _in_store(
     backbones: Sequence[Backbone], task: Task, store: Path, repair: bool, share: Share
 ) -> Mapping[str, Kept]:
     """Of several processes, each fills its blocks; then the first joins them and computes what still lacks."""
-    drafts = _drafts(backbones, task)  # once, as all pictures are read for it
+    drafts = drafts_of(backbones, task.pictures, task.dtype, share)  # once, as all pictures are read for it
     waiting = partial(_say_waiting, store, task.progress)
     if share.process == 0:
         for draft in drafts.values() if repair else ():
-            _demote_damaged(store, draft, waiting)
+            take_out(store, draft, task.pictures, waiting)
     share.wait()
-    if share.processes > 1:
-        _fill_blocks(_missing(backbones, store, drafts), store, task, share, waiting)
-        share.wait()
+    with contextlib.ExitStack() as used:
+        if share.processes > 1:
+            missing = _missing(backbones, store, drafts)
+            for _, draft in missing:
+                used.enter_context(in_use(parts_of(store / draft.folder), waiting))
+            _fill_blocks(missing, store, task, share, waiting)
+            share.wait()
+        if share.process == 0:
+            _complete(_missing(backbones, store, drafts), store, task, waiting)
+    share.wait()
     if share.process == 0:
-        _complete(_missing(backbones, store, drafts), store, task, waiting)
         for draft in drafts.values():
             with contextlib.suppress(OSError):  # as where the store can only be read: they are in no one's way
                 remove_parts(parts_of(store / draft.folder))
-    share.wait()
     return {name: required(store, draft) for name, draft in drafts.items()}
-
-
-def _demote_damaged(store: Path, draft: Index, waiting: Callable[[], None]) -> None:
-    if damages(store / draft.folder):
-        demote(store / draft.folder, waiting)
-        Writer(store, draft, waiting).close()  # notes what is sound, for all processes
 
 
 def _missing(
@@ -169,53 +176,20 @@ def _complete(
             writer.finish()
 
 
-def _drafts(backbones: Sequence[Backbone], task: Task) -> dict[str, Index]:
-    """What the store's folders will say of each backbone's grids; their shape is not known yet."""
-    drafts, content = {}, task.pictures.fingerprint
-    dtype = next(name for name, known in DTYPES.items() if known == task.dtype)
-    for backbone in backbones:
-        if backbone.fingerprint is None:
-            raise ValueError(
-                f"store: backbone {backbone.name!r} has a view that cannot be recognised in a later run; expected a "
-                "function of a module, or a frozen dataclass such as Crop; or extract without store="
-            )
-        key = Key(backbone.fingerprint, content, dtype, len(task.pictures))
-        x0, y0, x1, y1 = map(float, backbone.field)
-        drafts[backbone.name] = Index(key, backbone.name, task.pictures.name, (x0, y0, x1, y1), (1, 1, 1))
-    return drafts
-
-
 def _without(grids: GridSet, bad: Sequence[int], task: Task) -> GridSet:
     """The grids of the pictures that can be read, once the caller knows of the others."""
     if not task.skip_unreadable:
         task.refuse(bad[0])
-    names = ", ".join(task.pictures.origin(row) for row in bad)
-    warnings.warn(
-        f"pictures: left out {len(bad):,} of {len(grids):,} that cannot be read: {names}; the grids are those of "
-        f"pictures.leaving_out({list(bad)})",
-        stacklevel=3,
-    )
+    names = ", ".join(task.pictures.origin(row) for row in bad[:NAMED])
+    text = f"pictures: left out {len(bad):,} of {len(grids):,} that cannot be read: {names}"
+    if len(bad) <= NAMED:
+        text += f"; the grids are those of pictures.leaving_out({list(bad)})"
+    else:
+        text += f" and {len(bad) - NAMED:,} more; gf.PictureSet(paths, skip_unreadable=True).skipped lists them all"
+    warnings.warn(text, stacklevel=3)
     return grids.leaving_out(bad)
 
 
 def _say_waiting(store: Path, progress: bool) -> None:
     text = f"extract: waiting for another process that writes {store}"
     tqdm(desc=text, bar_format="{desc}", disable=not progress).close()
-
-
-def _check(backbones: Sequence[Backbone], pictures: PictureSet, batch_size: int, dtype: torch.dtype) -> None:
-    names = [backbone.name for backbone in backbones]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"backbones: got {', '.join(names) or 'none'}; expected at least one, and different names; pass name= to "
-            "load_backbone so that one model can stand twice"
-        )
-    if not len(pictures) or batch_size < 1:
-        raise ValueError(
-            f"pictures, batch_size: got {len(pictures):,} pictures in batches of {batch_size}; expected 1 or more of "
-            "both; leave batch_size out for the default"
-        )
-    if dtype not in DTYPES.values():
-        raise ValueError(
-            f"dtype: got {dtype}; expected float16, bfloat16, float32 or float64 of torch; leave it out for float16"
-        )

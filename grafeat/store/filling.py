@@ -44,12 +44,17 @@ class Task:
         Raises:
             ValueError: That error.
         """
-        now = f"pictures: {self.pictures.origin(row)} can be read, but could not before; extract with repair=True"
+        now = (
+            f"pictures: {self.pictures.origin(row)} can be read now, but could not before; expected the same each "
+            "time; extract again, with repair=True"
+        )
         raise ValueError(why_unreadable(self.pictures, row) or now)
 
 
 class Memory:
     """The grids of one backbone in memory; a sink."""
+
+    resumed = False
 
     def __init__(self, count: int) -> None:
         self.missing: tuple[Rows, ...] = ((0, count),)
@@ -112,7 +117,7 @@ def _features(backbone: Backbone, sink: Sink, batch: Batch, task: Task) -> Float
     with task.autocast:
         grid = backbone(batch.pictures)
     kept = FeatureGrid(grid.name, grid.features.to(dtype=task.dtype, device="cpu"), grid.field).features
-    check_shape(grid.name, sink.shape, kept, batch.rows[0])
+    check_shape(grid.name, sink.shape, kept, batch.rows[0], resumed=sink.resumed)
     return _spread(kept, batch) if batch.unreadable else kept
 
 

@@ -10,6 +10,7 @@ file: into pieces, each the size of the batch that was computed at once, each wi
     NAME-KEY.parts/                    what several processes have of it, a block of pictures in each NAME-KEY.part/
 """
 
+import contextlib
 import mmap
 import os
 import stat
@@ -65,6 +66,22 @@ class DamageError(ValueError):
 def damage_error(file: Path, reason: str) -> DamageError:
     """The error for a file that is not what was written."""
     return DamageError(Damage(file, None, textwrap.shorten(reason, 200, placeholder=" …")))
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Meanwhile an error of the disk, but for what is not there, says what it concerns and what to do."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if str(error).startswith("store:"):
+            raise
+        raise OSError(
+            f"store: could not read {path} ({error}); expected a folder that may be read; make it readable, or name "
+            "another"
+        ) from error
 
 
 def opened(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -144,9 +161,12 @@ def damaged(folder: Path, index: Index) -> Iterator[Piece]:
     """The pieces whose bytes are not those that were written."""
     offset, each = len(index.header), index.row_nbytes
     with open(opened(folder / DATA), "rb") as file:
+        length = os.fstat(file.fileno()).st_size
         for piece in index.pieces:
-            file.seek(offset + piece.start * each)
-            if digest(file.read((piece.stop - piece.start) * each)) != piece.digest:
+            start, stop = offset + piece.start * each, offset + piece.stop * each
+            if stop <= length:  # else an index that is wrong could ask for more memory than there is
+                file.seek(start)
+            if stop > length or digest(file.read(stop - start)) != piece.digest:
                 yield piece
 
 
@@ -186,14 +206,17 @@ def found(store: Path, draft: Index) -> Kept | None:
 
     Raises:
         DamageError: If their folder is damaged, so far as that shows without reading every byte.
+        OSError: If it cannot be read.
     """
     folder = store / draft.folder
-    if not folder.exists():
-        return None
-    index = read_index(folder)
-    if index.key != draft.key or index.missing:
-        raise damage_error(folder / INDEX, "it is of other grids" if index.key != draft.key else "it lacks pictures")
-    return Kept(mapped(folder, index), index.unreadable)
+    with reading(folder):
+        if not folder.exists():
+            return None
+        index = read_index(folder)
+        if index.key != draft.key or index.missing:
+            reason = "it is of other grids" if index.key != draft.key else "it lacks pictures"
+            raise damage_error(folder / INDEX, reason)
+        return Kept(mapped(folder, index), index.unreadable)
 
 
 def required(store: Path, draft: Index) -> Kept:

@@ -3,8 +3,7 @@
 import contextlib
 import html
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,16 +11,19 @@ from typing import Literal
 from grafeat.backbones.backbone import Backbone
 from grafeat.files import size
 from grafeat.pictures import PictureSet
-from grafeat.store.folder import Damage, check_header, damages, read_index
+from grafeat.sharing import Share
+from grafeat.store.arguments import backbones_in, pictures_in, strange
+from grafeat.store.contents import PART, PARTS, contents, is_own
+from grafeat.store.drafts import content
+from grafeat.store.folder import Damage, DamageError, check_header, damages, read_index, reading
 from grafeat.store.index import Index
-from grafeat.store.joining import PARTS, gathered, remove_parts
+from grafeat.store.joining import gathered, remove_parts
 from grafeat.store.journal import read_unfinished, unfinished
 from grafeat.store.lock import discard, locked, writing
 
 State = Literal["whole", "unfinished", "damaged"]
-FOLDER = re.compile(r".+-[0-9a-f]{16}(\.parts?)?", re.DOTALL)
-UNFINISHED = {".part", PARTS}
-HEADINGS = ("backbone", "pictures", "grid", "type", "bytes", "state")
+UNFINISHED = {PART, PARTS}
+HEADINGS = ("backbone", "key", "pictures", "grid", "type", "bytes", "state")
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ class Entry:
     def cells(self) -> tuple[str, ...]:
         """One row of the table."""
         if self.index is None:
-            return self.path.name, "", "", "", size(self.nbytes), self.state
+            return self.path.name, "", "", "", "", size(self.nbytes), self.state
         index = self.index
         share = f" ({self.done / index.key.count:.0%})" if self.state == "unfinished" else ""
         grid = " × ".join(map(str, index.shape))
         pictures = f"{index.key.count:,} {index.of}"
-        return index.name, pictures, grid, index.key.dtype, size(self.nbytes), f"{self.state}{share}"
+        key = index.key.short[:8]  # backbones of one name may differ in weights, size or tap
+        return index.name, key, pictures, grid, index.key.dtype, size(self.nbytes), f"{self.state}{share}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ class StoreInfo:
         path: The store.
         entries: One for each backbone and set of pictures.
         foreign: Names of what else lies in the folder, such as files of an earlier version. It is never touched.
+        exists: Whether there is such a folder.
     """
 
     path: Path
     entries: tuple[Entry, ...]
     foreign: tuple[str, ...]
+    exists: bool
 
     @property
     def nbytes(self) -> int:
@@ -92,6 +97,8 @@ class StoreInfo:
 
     @property
     def _caption(self) -> str:
+        if not self.exists:
+            return f"GridStore {self.path}: there is no such folder"
         other = f"; not of the store: {', '.join(self.foreign)}" if self.foreign else ""
         return f"GridStore {self.path}: {len(self.entries)} sets of grids, {size(self.nbytes)}{other}"
 
@@ -124,32 +131,51 @@ class GridStore:
 
     Args:
         path: The folder, which `extract` makes when it writes to it first; or another `GridStore`.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it is empty.
     """
 
     def __init__(self, path: "str | Path | GridStore") -> None:
+        if not isinstance(path, str | os.PathLike | GridStore):
+            raise strange("store", path, "a path or a GridStore", "name a folder")
+        if path == "":
+            raise ValueError("store: got an empty name; expected a folder; name one, or '.' for the current one")
         self.path: Path = path.path if isinstance(path, GridStore) else Path(path)
 
     def __repr__(self) -> str:
         return f"GridStore({str(self.path)!r})"
 
     def info(self) -> StoreInfo:
-        """What is in the store, as a table: backbones, pictures, bytes, and whether all of it is there."""
-        ours, foreign = _contents(self.path)
-        return StoreInfo(self.path, tuple(map(_entry, ours)), tuple(path.name for path in foreign))
+        """What is in the store, as a table: backbones, pictures, bytes, and whether all of it is there.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        with reading(self.path):
+            ours, foreign = contents(self.path)
+            names = tuple(path.name for path in foreign)
+            return StoreInfo(self.path, tuple(map(_entry, ours)), names, self.path.is_dir())
 
     def verify(self) -> list[Damage]:
         """Reads every byte that should be whole, and lists what is not as it was written; an empty list is good news.
 
         What is unfinished is left out: the run that goes on with it checks it.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            OSError: If it cannot be read.
         """
-        ours, _ = _contents(self.path)
-        return [damage for path in ours if path.suffix not in UNFINISHED for damage in damages(path)]
+        with reading(self.path):
+            ours, _ = contents(self._folder)
+            return [damage for path in ours if path.suffix not in UNFINISHED for damage in damages(path)]
 
     def prune(
         self,
         *,
-        keep: Sequence[Backbone] | None = None,
-        pictures: Sequence[PictureSet] | PictureSet | None = None,
+        keep: Iterable[Backbone] | Backbone | None = None,
+        pictures: Iterable[PictureSet] | PictureSet | None = None,
         unfinished: bool = False,
         dry_run: bool = False,
     ) -> Pruned:
@@ -163,32 +189,49 @@ class GridStore:
             dry_run: Only say what would go.
 
         Returns:
-            What went. What another process is writing stays.
+            What went. What other processes are writing stays, and so do links.
 
         Raises:
-            ValueError: If nothing says what may go.
-            OSError: If the store cannot be written.
+            TypeError: If something else is to be kept.
+            ValueError: If nothing says what may go; if a backbone in use cannot be recognised.
+            FileNotFoundError: If there is no such folder.
+            OSError: If the store cannot be read or written.
         """
-        sets = [pictures] if isinstance(pictures, PictureSet) else pictures
-        if (keep is None and sets is None and not unfinished) or keep == [] or sets == []:
+        backbones = None if keep is None else backbones_in("keep", keep)
+        sets = None if pictures is None else pictures_in("pictures", pictures)
+        if (backbones is None and sets is None and not unfinished) or backbones == [] or sets == []:
             raise ValueError(
                 "keep, pictures: got none; expected the backbones or the picture sets that are still in use, or "
                 "unfinished=True; to remove everything, remove the folder"
             )
-        names = None if keep is None else {backbone.fingerprint for backbone in keep}
-        contents = None if sets is None else {one.fingerprint for one in sets}
-        gone = [
-            entry for entry in self.info().entries
-            if _is_superfluous(entry, names, contents, unfinished) and (dry_run or _removed(entry.path))
-        ]  # fmt: skip
-        return Pruned(tuple(gone), dry_run)
+        with reading(self.path):
+            folders = contents(self._folder)[0]
+        names = None if backbones is None else {_recognised(backbone) for backbone in backbones}
+        shown = None if sets is None else {content(one, Share()) for one in sets}
+        with reading(self.path):
+            gone = [
+                entry for entry in map(_entry, reversed(folders))  # what is unfinished before the whole beside it
+                if _is_superfluous(entry, names, shown, unfinished) and (dry_run or _removed(entry.path))
+            ]  # fmt: skip
+        return Pruned(tuple(reversed(gone)), dry_run)
+
+    @property
+    def _folder(self) -> Path:
+        """The folder, which must be there."""
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"store: there is no folder {self.path}; expected one that extract has written; check its name"
+            )
+        return self.path
 
 
-def _contents(store: Path) -> tuple[list[Path], list[Path]]:
-    """The folders of grids in a store, and what else is there."""
-    paths = sorted(store.iterdir()) if store.is_dir() else []
-    ours = [path for path in paths if FOLDER.fullmatch(path.name) and path.is_dir()]
-    return ours, [path for path in paths if path not in ours]
+def _recognised(backbone: Backbone) -> str:
+    if backbone.fingerprint is None:
+        raise ValueError(
+            f"keep: backbone {backbone.name!r} cannot be recognised, so that no grids are known to be its own; "
+            "expected one that extract keeps in a store; leave it out"
+        )
+    return backbone.fingerprint
 
 
 def _entry(path: Path) -> Entry:
@@ -208,7 +251,7 @@ def _entry(path: Path) -> Entry:
 
 
 def _is_superfluous(
-    entry: Entry, backbones: set[str | None] | None, pictures: set[str] | None, unfinished: bool
+    entry: Entry, backbones: set[str] | None, pictures: set[str] | None, unfinished: bool
 ) -> bool:
     if unfinished and (entry.state == "unfinished" or entry.index is None):
         return True
@@ -220,19 +263,21 @@ def _is_superfluous(
 
 
 def _removed(path: Path) -> bool:
-    """Whether a folder could be removed; not while another process writes it."""
+    """Whether a folder could be removed: not while another process writes it, nor where a link stands for it."""
     with writing(path):
         if path.suffix == PARTS:
             return remove_parts(path)
-        part = path if path.suffix == ".part" else unfinished(path)
-        if part != path:  # half removed, it is unfinished rather than damaged
-            path.rename(part)
-        try:
-            descriptor = locked(part, None)
-        except BlockingIOError:
+        part = path if path.suffix == PART else unfinished(path)
+        if part != path and part.exists() and not (is_own(part) and _removed(part)):
             return False
-        discard(part)
-        os.close(descriptor)
+        try:
+            descriptor = locked(path, None, make=False)
+        except (BlockingIOError, DamageError, FileNotFoundError, IsADirectoryError):
+            return False
+        try:
+            discard(path.rename(part))  # half removed, it is unfinished rather than damaged
+        finally:
+            os.close(descriptor)
     return True
 
 

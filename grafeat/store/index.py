@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -112,6 +113,15 @@ class Index:
         rows = tuple(sorted(set(unreadable)))
         return dataclasses.replace(self, pieces=tuple(sorted(pieces)), unreadable=rows)
 
+    def without(self, lost: Container[Piece]) -> "Index":
+        """The same without some pieces."""
+        kept = [piece for piece in self.pieces if piece not in lost]
+        return self.with_pieces(kept, (row for piece in kept for row in self.unreadable_in(piece)))
+
+    def unreadable_in(self, piece: Piece) -> tuple[int, ...]:
+        """The pictures of a piece that could not be read."""
+        return self.unreadable[slice(*(bisect_left(self.unreadable, row) for row in (piece.start, piece.stop)))]
+
     def encoded(self) -> bytes:
         """One line of JSON that begins with its own checksum."""
         text = {"kind": KIND, "format": FORMAT, **asdict(self)}
@@ -140,7 +150,8 @@ def digest(data: bytes | memoryview) -> str:
 
 def folder_name(name: str, key: Key) -> str:
     """The folder of a backbone's grids: never a path, whatever the backbone is called."""
-    return f"{name.replace('/', '_').replace(chr(0), '_')[:60]}-{key.short}"
+    short = name.replace("/", "_").replace("\0", "_").encode(errors="replace")[:60].decode(errors="ignore")
+    return f"{short}-{key.short}"
 
 
 def gaps(count: int, pieces: Iterable[Piece]) -> tuple[Rows, ...]:
@@ -171,6 +182,7 @@ def _index(said: Mapping[str, Any]) -> Index:
         key["dtype"] in DTYPES,
         all(start < stop for start, stop in zip(rows[::2], rows[1::2], strict=True)),
         rows == sorted(rows) and max(rows, default=0) <= key["count"],
+        said["unreadable"] == sorted(set(said["unreadable"])),
         max(said["unreadable"], default=0) < key["count"],
     ]
     if not all(good):

@@ -2,7 +2,8 @@
 
 The blocks do not depend on the number of processes, so that a run of any number goes on with what another has left.
 Each block is an unfinished folder of its own, in a folder beside that of the whole. Whoever completes the whole takes
-over what such folders hold, as far as its checksums agree, and then removes them.
+over what such folders hold, as far as its checksums agree, and then removes them. Until then a lock, which all
+processes share that work at them, says that they are in use.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.store.folder import DATA, damage_error, opened
+from grafeat.store.contents import LOCK, PART, PARTS, is_own
+from grafeat.store.folder import DATA, DamageError, damage_error, opened
 from grafeat.store.index import DTYPES, Index, Piece, Rows, Shape, digest, gaps
 from grafeat.store.journal import left_over, read_unfinished, unfinished
-from grafeat.store.lock import discard, locked
+from grafeat.store.lock import discard, locked, writing
 from grafeat.store.writer import Writer, check_shape, shape_of
 
 BLOCKS = 64  # enough for an even share of up to some dozens of processes, few enough for a folder each
-PARTS = ".parts"
 OF_WHOLE = re.compile(r"(.*)\[([0-9]+):([0-9]+) of ([0-9]+)\]", re.DOTALL)
 
 
@@ -72,7 +73,7 @@ def parts_in(folder: Path) -> Iterator[Part]:
     """
     if folder.is_symlink():
         raise damage_error(folder, "a link, which could lead out of the store, is refused")
-    for path in sorted(folder.glob("*.part")):
+    for path in sorted(folder.glob(f"*{PART}")):
         with contextlib.suppress(FileNotFoundError, ValueError):
             index = read_unfinished(path)
             pictures, start, stop, count = _place(index)
@@ -107,19 +108,45 @@ def take_over(writer: Writer, draft: Index) -> None:
                 writer.put(rows, features, bad)
 
 
+@contextlib.contextmanager
+def in_use(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile no process removes the parts in a folder, which is made if need be.
+
+    Args:
+        folder: The folder.
+        waiting: Called before waiting for a process that is removing them right now.
+
+    Raises:
+        OSError: If the store cannot be written.
+    """
+    with writing(folder):
+        descriptor = locked(folder, waiting, file=LOCK, shared=True)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # an error before this one says more
+            if not any(folder.glob(f"*{PART}")):
+                remove_parts(folder)
+
+
 def remove_parts(folder: Path) -> bool:
-    """Removes parts, and says whether all are gone: what another process is writing stays."""
-    if folder.is_symlink() or not folder.is_dir():
-        return not folder.is_symlink()
-    for part in folder.glob("*.part"):
-        with contextlib.suppress(BlockingIOError):
-            descriptor = locked(part, None)
-            try:
+    """Removes parts, and says whether all are gone: what another process has in use stays, and what is not ours."""
+    try:
+        descriptor = locked(folder, None, file=LOCK, make=False)
+    except FileNotFoundError:
+        return True
+    except (BlockingIOError, DamageError):
+        return False
+    try:
+        for part in folder.glob(f"*{PART}"):
+            if is_own(part) and not part.is_symlink():
                 discard(part)
-            finally:
-                os.close(descriptor)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+        (folder / LOCK).unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    finally:
+        os.close(descriptor)
     return not folder.exists()
 
 
@@ -137,11 +164,12 @@ class Blocks:
         self._store, self._draft, self._own, self._options = parts_of(store / draft.folder), draft, own, options
         wholes = [part.whole for part in _parts(self._store, draft)]
         left = left_over(unfinished(store / draft.folder), draft)
-        there = [*wholes, left] if left else wholes
+        there = [one for one in (*wholes, left) if one is not None and one.pieces]
         lacking = gaps(draft.key.count, itertools.chain(*(one.pieces for one in there)))
         both = [(max(a, c), min(b, d)) for a, b in own for c, d in lacking]
         self.missing: tuple[Rows, ...] = tuple((start, stop) for start, stop in both if start < stop)
         self.shape: Shape | None = there[0].shape if there else None
+        self.resumed = bool(there)
         self._block: Rows = (0, 0)
         self._writer: Writer | None = None
 
@@ -149,7 +177,7 @@ class Blocks:
         """Writes a batch of one block."""
         self.shape = self.shape or shape_of(features)
         writer, first = self._opened(rows)
-        check_shape(self._draft.name, writer.shape, features, rows[0])
+        check_shape(self._draft.name, writer.shape, features, rows[0], resumed=writer.resumed)
         here = rows[0] - first, rows[1] - first
         if _inside(here, writer.missing):  # else another process has written it meanwhile
             writer.put(here, features, [row - first for row in unreadable])

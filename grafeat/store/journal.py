@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grafeat.store.folder import INDEX, opened
-from grafeat.store.index import Index, Piece, parsed
+from grafeat.store.index import Index, Piece, digest, parsed
 
 JOURNAL = "journal"
+HEAD = b'{"kind": "journal of feature grids", "format": 2}\n'  # the lines of the first had no checksum
 
 
 def unfinished(folder: Path) -> Path:
@@ -17,8 +18,15 @@ def unfinished(folder: Path) -> Path:
 
 
 def line_of(piece: Piece, unreadable: Sequence[int]) -> bytes:
-    """How a journal notes a batch, and which of its pictures could not be read."""
-    return json.dumps([*piece, list(unreadable)]).encode() + b"\n"
+    """How a journal notes a batch, and which of its pictures could not be read; it begins with its own checksum."""
+    said = [*piece, list(unreadable)]
+    return json.dumps([digest(json.dumps(said).encode()), *said]).encode() + b"\n"
+
+
+def journal_of(index: Index) -> bytes:
+    """A journal that notes all that an index says."""
+    lines = (line_of(piece, index.unreadable_in(piece)) for piece in index.pieces)
+    return b"".join([HEAD, index.with_pieces((), ()).encoded(), *lines])
 
 
 def read_unfinished(part: Path) -> Index:
@@ -46,15 +54,17 @@ def left_over(part: Path, draft: Index) -> Index | None:
 def _read_journal(part: Path) -> Index:
     """A last line that was torn off counts for nothing."""
     with open(opened(part / JOURNAL), "rb") as file:
+        if file.read(len(HEAD)) != HEAD:
+            raise ValueError("it is of another version")
         index = parsed(file.readline())
         pieces, unreadable = [], set()
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             for line in file:
-                start, stop, found, rows = json.loads(line)
+                _, start, stop, found, rows = json.loads(line)
                 whole = all(type(number) is int for number in (start, stop, *rows)) and type(found) is str
                 if not whole or line_of(Piece(start, stop, found), rows) != line:
                     break
-                if not 0 <= start < stop <= index.key.count:
+                if not 0 <= start < stop <= index.key.count or not all(start <= row < stop for row in rows):
                     break
                 pieces.append(Piece(start, stop, found))
                 unreadable |= set(rows)

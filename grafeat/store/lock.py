@@ -12,7 +12,6 @@ from pathlib import Path
 
 from grafeat.files import size
 from grafeat.store.folder import DATA, opened
-from grafeat.store.journal import unfinished
 
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -35,22 +34,32 @@ def writing(path: Path, nbytes: int | None = None) -> Iterator[None]:
         ) from error
 
 
-def locked(part: Path, waiting: Callable[[], None] | None) -> int:
-    """The descriptor of the data file of an unfinished folder, which it makes if need be, held by this process alone.
+def locked(
+    part: Path, waiting: Callable[[], None] | None, *, file: str = DATA, shared: bool = False, make: bool = True
+) -> int:
+    """The descriptor of the data file of an unfinished folder, held by this process alone.
+
+    Of a finished folder, it is that of the unfinished one that it becomes when it is renamed.
 
     Args:
         part: The folder.
         waiting: Called before waiting for another process; without it, one that is held raises BlockingIOError.
+        file: Another file of the folder.
+        shared: Whether other processes may hold it too, if they also share it.
+        make: Whether to make the folder if need be; otherwise one that is not there raises FileNotFoundError.
     """
     while True:
-        part.mkdir(parents=True, exist_ok=True)
+        if make:
+            part.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = opened(part / DATA, os.O_RDWR | os.O_CREAT)
+            descriptor = opened(part / file, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:  # another process has just finished it
+            if not make:
+                raise
             continue
         try:
-            _lock(descriptor, waiting)
-            if is_still(descriptor, part / DATA):
+            _lock(descriptor, waiting, shared)
+            if is_still(descriptor, part / file):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -73,25 +82,14 @@ def discard(part: Path) -> None:
     part.rmdir()
 
 
-def demote(folder: Path, waiting: Callable[[], None]) -> None:
-    """Takes its final name from a damaged folder: what is sound in it stays, the rest is computed when it resumes."""
-    part = unfinished(folder)
-    with writing(part):
-        if part.exists():  # of a run that was killed while another process finished
-            descriptor = locked(part, waiting)
-            discard(part)
-            os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):  # another process has just done the same
-            folder.rename(part)
-
-
-def _lock(descriptor: int, waiting: Callable[[], None] | None) -> None:
+def _lock(descriptor: int, waiting: Callable[[], None] | None, shared: bool) -> None:
     import fcntl  # a store needs a POSIX system; the rest of the package does not
 
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         if waiting is None:
             raise
         waiting()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, kind)

@@ -20,7 +20,7 @@ from torch import Tensor
 from grafeat.files import settle, write
 from grafeat.store.folder import DATA, INDEX, damaged, opened
 from grafeat.store.index import Index, Piece, Rows, Shape, digest, gaps
-from grafeat.store.journal import JOURNAL, left_over, line_of, unfinished
+from grafeat.store.journal import JOURNAL, journal_of, left_over, line_of, unfinished
 from grafeat.store.lock import discard, is_still, locked, writing
 
 
@@ -35,6 +35,9 @@ class Writer:
         waiting: Called once if another process has the lock, before this one waits for it.
         overlap: Whether a batch is written while the next one is computed. It is for a GPU, which would else wait.
 
+    Attributes:
+        resumed: Whether it goes on with what an earlier run has left.
+
     Raises:
         OSError: If the store cannot be written.
     """
@@ -48,6 +51,7 @@ class Writer:
         self._index, self._laid_out = draft, False
         self._pieces: list[Piece] = []
         self._unreadable: list[int] = []
+        self.resumed, self._fresh = False, False
         self._data = self._journal = -1
         self._disk = ThreadPoolExecutor(1, "grafeat-store")
         self._settled: Future[None] = self._disk.submit(lambda: None)
@@ -62,7 +66,7 @@ class Writer:
     def close(self) -> None:
         """Lets go of the folder; one that holds no batch goes, too."""
         self._disk.shutdown()
-        if self._data >= 0 and not self._pieces and is_still(self._data, self.part / DATA):
+        if self._data >= 0 and self._fresh and not self._pieces and is_still(self._data, self.part / DATA):
             with contextlib.suppress(OSError):
                 discard(self.part)
         for descriptor in (self._journal, self._data):
@@ -81,7 +85,10 @@ class Writer:
         return self._index.shape if self._laid_out else None
 
     def put(self, rows: Rows, features: Float[Tensor, "b c h w"], unreadable: Sequence[int] = ()) -> None:
-        """Writes a batch and notes it: from then on it outlives this process, and once it has settled a power cut.
+        """Writes a batch and notes it, so that the next run need not compute it again.
+
+        When this returns, the batch outlives this process, and the batches before it a power cut. With `overlap` it is
+        still being written: a kill can lose it, too, as long as neither the next call nor `settle` has returned.
 
         Args:
             rows: Its pictures: from, and up to but without.
@@ -118,24 +125,20 @@ class Writer:
     def _resume(self) -> None:
         """Takes over what an earlier run has left, as far as it is what that run wrote."""
         left = left_over(self.part, self._index)
-        if left is None:
+        sound = left and left.without(set(damaged(self.part, left)))
+        if sound is None or not sound.pieces:
             self._sweep(DATA)
+            self._fresh = True
             return
-        self._reserve(left)  # its length and its header may be damaged, too
-        torn = set(damaged(self.part, left))
-        self._pieces = [piece for piece in left.pieces if piece not in torn]
-        gone = [range(piece.start, piece.stop) for piece in torn]
-        self._unreadable = [row for row in left.unreadable if not any(row in rows for rows in gone)]
-        self._lay_out(left)
+        self._pieces, self._unreadable, self.resumed = list(sound.pieces), list(sound.unreadable), True
+        self._reserve(sound)  # its length and its header may be damaged, too
+        self._lay_out(sound)
         self._sweep(DATA, JOURNAL)
 
     def _lay_out(self, index: Index) -> None:
         if not self._pieces:
             self._reserve(index)
-        lines = [index.with_pieces((), ()).encoded()]
-        for piece in self._pieces:
-            lines.append(line_of(piece, [row for row in self._unreadable if piece.start <= row < piece.stop]))
-        write(self.part / JOURNAL, b"".join(lines))
+        write(self.part / JOURNAL, journal_of(index.with_pieces(self._pieces, self._unreadable)))
         self._journal = opened(self.part / JOURNAL, os.O_WRONLY | os.O_APPEND)
         self._index, self._laid_out = index, True
 
@@ -176,7 +179,9 @@ def shape_of(features: Float[Tensor, "b c h w"]) -> Shape:
     return c, h, w
 
 
-def check_shape(name: str, known: Shape | None, features: Float[Tensor, "b c h w"], row: int) -> None:
+def check_shape(
+    name: str, known: Shape | None, features: Float[Tensor, "b c h w"], row: int, *, resumed: bool
+) -> None:
     """Raise unless features have the shape of those before.
 
     Args:
@@ -184,15 +189,23 @@ def check_shape(name: str, known: Shape | None, features: Float[Tensor, "b c h w
         known: The shape of those before; None if there are none.
         features: The features.
         row: The first picture that they are of.
+        resumed: Whether an earlier run has left those before.
 
     Raises:
         ValueError: If they have another.
     """
-    if known not in (None, shape_of(features)):
+    if known in (None, shape_of(features)):
+        return
+    if resumed:
         raise ValueError(
-            f"pictures: backbone {name!r} gave {known}, then {shape_of(features)} from picture {row} on, as the "
-            "pictures differ in size; expected one grid (c, h, w) for all; give the backbone a size="
+            f"store: backbone {name!r} gave {known} in a run that was stopped, and now {shape_of(features)} from "
+            f"picture {row} on; expected one grid (c, h, w) for all; give the backbone a size= if the pictures differ "
+            "in size, else remove what that run has left: GridStore(store).prune(unfinished=True)"
         )
+    raise ValueError(
+        f"pictures: backbone {name!r} gave {known}, then {shape_of(features)} from picture {row} on, as the "
+        "pictures differ in size; expected one grid (c, h, w) for all; give the backbone a size="
+    )
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int | None = None) -> None:

@@ -1,5 +1,6 @@
 """What the processes do that the tests kill: extraction with tiny backbones, each computed batch noted; training."""
 
+import json
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from grafeat.lab.task import Task
 from grafeat.merge import GraFeatMerge
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Share
-from grafeat.store import extract
+from grafeat.store import extract, repairing
 from grafeat.training import fit
 
 COUNT, BATCH, SIDE = 131, 4, 12
@@ -70,6 +71,20 @@ def extraction(store: str, log: str) -> None:
     extract(backbones(log), pictures(), store=store, batch_size=BATCH, progress=False)
 
 
+def repair(store: str, log: str, meeting: str, process: int) -> None:
+    """As `extraction`, by one of two processes that both find the damage before either does anything about it."""
+    one, real = Process(process, 2, Path(meeting)), repairing.damages
+
+    def met(folder: Path) -> object:
+        found = real(folder)
+        one.meet()
+        repairing.damages = real  # in a process that does nothing else
+        return found
+
+    repairing.damages = met
+    extract(backbones(log), pictures(), store=store, batch_size=BATCH, progress=False, repair=True)
+
+
 class Process:
     """Stands for an accelerator: one of several processes on the CPU, which meet in a folder."""
 
@@ -79,21 +94,19 @@ class Process:
         self.process_index, self.num_processes = process, processes
         self._meeting, self._times = meeting, 0
 
-    def prepare(self, *args: object) -> object:
-        return args[0]
-
-    def backward(self, loss: Tensor, **options: object) -> None:
-        loss.backward()
-
     def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
-        return tensor
+        """The sum of what all say."""
+        return torch.tensor([json.loads(said) for said in self.meet(json.dumps(tensor.tolist()))]).sum(dim=0)
 
-    def meet(self) -> None:
-        """Until all have come so far."""
+    def meet(self, saying: str = "") -> list[str]:
+        """What all say, once all have come so far."""
         self._times += 1
-        (self._meeting / f"{self._times} {self.process_index}").touch()
-        while len(list(self._meeting.glob(f"{self._times} *"))) < self.num_processes:
+        scratch = self._meeting / f"{self.process_index}"
+        scratch.write_text(saying)
+        scratch.rename(self._meeting / f"{self._times} {self.process_index}")
+        while len(said := list(self._meeting.glob(f"{self._times} *"))) < self.num_processes:
             time.sleep(0.001)
+        return [path.read_text() for path in said]
 
 
 def shared_extraction(store: str, log: str, meeting: str, process: int, processes: int) -> None:

@@ -47,18 +47,28 @@ def undisturbed(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> tup
     return tree(folder / "store0"), min(seconds)
 
 
+def killed(driver: Driver, folder: Path, seconds: float, moments: random.Random) -> tuple[Path, Path]:
+    """The store and the log of a run that was killed; one that ended before that is tried again."""
+    for number in range(100):
+        store, log = folder / f"store{number}", folder / f"log{number}"
+        if driver.run(JOB, kill_after=moments.random() * seconds, store=str(store), log=str(log)).killed:
+            return store, log
+    raise AssertionError("every run ended before it was killed")
+
+
 def test_a_killed_run_is_resumed_to_the_byte(
     tmp_path: Path, driver: Driver, undisturbed: tuple[dict[str, bytes], float], kill: int
 ) -> None:
+    """What was noted is not computed again, and but for one batch all that was computed was noted."""
     whole, seconds = undisturbed
-    store, log, moment = tmp_path / "store", tmp_path / "log", random.Random(kill).random()
-    driver.run(JOB, kill_after=moment * seconds, store=str(store), log=str(log))
-    assert GridStore(store).verify() == []  # what looks whole is whole
-    done = sum(entry.done for entry in GridStore(store).info().entries)
+    store, log = killed(driver, tmp_path, seconds, random.Random(kill))
+    assert not store.exists() or GridStore(store).verify() == []  # what looks whole is whole
+    noted = sum(-(-entry.done // BATCH) for entry in GridStore(store).info().entries)
+    before = computed(log)
+    assert noted <= before <= noted + 1
     assert driver.run(JOB, store=str(store), log=str(log)).status == 0
     assert tree(store) == whole
-    assert BATCHES <= computed(log) <= BATCHES + 1
-    assert done <= COUNT * 2
+    assert computed(log) - before == BATCHES - noted
 
 
 def test_one_that_is_killed_again_and_again_gets_there(
@@ -85,6 +95,24 @@ def test_two_processes_do_the_work_of_one(
     assert [one.ended() for one in (driver, other)] == [0, 0]
     assert computed(log) == BATCHES
     assert tree(store) == whole
+
+
+def test_two_processes_that_repair_compute_only_what_is_damaged(
+    tmp_path: Path, driver: Driver, other: Driver, undisturbed: tuple[dict[str, bytes], float]
+) -> None:
+    whole, _ = undisturbed
+    log, spoiled = tmp_path / "log", sorted(name for name in whole if name.endswith("features.safetensors"))[0]
+    for number in range(5):
+        store, meeting = tmp_path / f"store{number}", tmp_path / f"meeting{number}"
+        meeting.mkdir()
+        for name, content in whole.items():
+            (store / name).parent.mkdir(parents=True, exist_ok=True)
+            (store / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if name == spoiled else content)
+        for process, one in enumerate((driver, other)):
+            one.start("faults.jobs:repair", store=str(store), log=str(log), meeting=str(meeting), process=process)
+        assert [one.ended() for one in (driver, other)] == [0, 0]
+        assert computed(log) == number + 1
+        assert tree(store) == whole
 
 
 def test_who_waits_for_one_that_is_killed_goes_on_with_its_work(

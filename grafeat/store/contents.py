@@ -1,0 +1,33 @@
+"""Which folders in a store are its own: those that hold what it writes, and nothing else."""
+
+import re
+from pathlib import Path
+
+from grafeat.store.folder import DATA, INDEX
+from grafeat.store.journal import JOURNAL
+
+PART, PARTS = ".part", ".parts"
+LOCK = "lock"  # of a folder of parts
+FOLDER = re.compile(r".+-[0-9a-f]{16}(\.parts?)?", re.DOTALL)
+SCRATCH = re.compile(rf"\.({re.escape(INDEX)}|{JOURNAL})\.[0-9a-f]{{8}}\.part")  # a file that is being written
+
+
+def contents(store: Path) -> tuple[list[Path], list[Path]]:
+    """The folders of grids in a store, and what else is there."""
+    paths = sorted(store.iterdir()) if store.is_dir() else []
+    ours = [path for path in paths if is_own(path)]
+    return ours, [path for path in paths if path not in ours]
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder, or what a link of such a name leads to, has the name and holds the files of grids alone."""
+    if not FOLDER.fullmatch(folder.name):
+        return False
+    try:
+        found = list(folder.iterdir())
+    except (NotADirectoryError, FileNotFoundError):  # another process may give it its final name meanwhile
+        return False
+    if folder.suffix == PARTS:
+        return all(path.name == LOCK or (path.suffix == PART and is_own(path)) for path in found)
+    known = all(path.name in (DATA, INDEX, JOURNAL) or SCRATCH.fullmatch(path.name) for path in found)
+    return known and (bool(found) or folder.suffix == PART)  # an empty one may be left of a run that was killed

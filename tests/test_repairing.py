@@ -1,0 +1,138 @@
+"""A repair computes anew what is damaged and what could not be read, and nothing else."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_joining import several
+from test_store import B, calls, lite, pictures, same, taken
+from test_store_folder import flipped, kept
+from test_store_resume import Killed, killed_at
+
+import grafeat.pictures
+from grafeat.pictures import PictureSet
+from grafeat.store import GridStore, repairing, writer
+from grafeat.store.journal import unfinished
+
+__all__ = ["calls"]  # a fixture
+
+
+def test_what_is_unfinished_beside_a_damaged_whole_goes(tmp_path: Path, calls: list[tuple[str, int]]) -> None:
+    """As a run leaves it that was killed while another finished."""
+    folder, backbone = kept(tmp_path), lite()
+    path = folder / "features.safetensors"
+    whole = flipped(path, path.stat().st_size - 1)
+    shutil.copytree(folder, unfinished(folder))
+    (unfinished(folder) / path.name).write_bytes(b"")
+    calls.clear()
+    taken([backbone], pictures(), tmp_path, batch_size=8, repair=True)
+    assert calls == [("lite", 5)]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert path.read_bytes() == whole
+
+
+def test_of_two_that_find_the_damage_one_computes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, int]]
+) -> None:
+    """Both know of it before either does anything; here as two threads, tests/faults has two processes."""
+    path, backbones, meeting = kept(tmp_path) / "features.safetensors", [lite(), lite()], threading.Barrier(2)
+    whole = flipped(path, path.stat().st_size - 1)
+    real = repairing.damages
+    monkeypatch.setattr(repairing, "damages", lambda folder: (real(folder), meeting.wait(60))[0])
+    found = []
+
+    def work(number: int) -> None:
+        found.append(taken([backbones[number]], pictures(), tmp_path, batch_size=8, repair=True))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    calls.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert calls == [("lite", 5)]
+    assert path.read_bytes() == whole
+    assert len(found) == 2 and same(*found)
+
+
+# Pictures that can be read again
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> PictureSet:
+    """Picture files whose labels are their numbers; one is bad for ever."""
+    paths = [tmp_path / f"{number:02}.png" for number in range(B)]
+    for path, picture in zip(paths, pictures().pictures, strict=True):
+        Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    paths[18].write_bytes(b"spoiled")
+    return PictureSet(paths, torch.arange(B))
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Meanwhile a drive fails for two more of them."""
+    real = grafeat.pictures.read_picture
+
+    def flaky(path: Path) -> torch.Tensor:
+        if path.name in ("03.png", "13.png"):
+            raise ValueError(f"pictures: cannot read {path} (Input/output error)")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grafeat.pictures, "read_picture", flaky)
+        yield
+
+
+OPTIONS = {"batch_size": 8, "skip_unreadable": True}
+GOOD = [number for number in range(B) if number != 18]
+
+
+@pytest.mark.filterwarnings("ignore:pictures. left out")
+@pytest.mark.parametrize(("state", "computed"), [("whole", 2), ("unfinished", 3), ("parts", 3)])
+def test_pictures_that_can_be_read_again_are_computed_by_a_repair(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[tuple[str, int]],
+    shown: PictureSet,
+    state: str,
+    computed: int,
+) -> None:
+    store, backbone = tmp_path / "store", lite()
+    expected = taken([backbone], shown, tmp_path / "expected", **OPTIONS)
+    assert expected.labels.tolist() == GOOD
+    with failing(monkeypatch):
+        if state == "whole":
+            assert taken([backbone], shown, store, **OPTIONS).labels.tolist() == [
+                number for number in GOOD if number not in (3, 13)
+            ]
+        else:
+            processes = {"unfinished": 1, "parts": 2}[state]
+            with killed_at(monkeypatch, writer, "line_of", 4), pytest.raises(Killed):
+                several(processes, store, shown, made=lambda process: [backbone], **OPTIONS)
+    calls.clear()
+    several(1, store, shown, made=lambda process: [backbone], repair=True, **OPTIONS)
+    assert len(calls) == computed
+    assert same(taken([backbone], shown, store, **OPTIONS), expected)
+    assert [path.suffix for path in store.iterdir()] == [""]
+    for path in (tmp_path / "expected").rglob("*.*"):
+        assert (store / path.relative_to(tmp_path / "expected")).read_bytes() == path.read_bytes()
+    calls.clear()
+    taken([backbone], shown, store, repair=True, **OPTIONS)
+    assert calls == []  # the bad one is still bad
+
+
+def test_the_remedy_for_a_picture_that_can_be_read_again_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: PictureSet
+) -> None:
+    few, store = shown[:18], tmp_path / "store"
+    with failing(monkeypatch), pytest.warns(UserWarning, match="left out 2 of 18"):
+        taken([lite()], few, store, **OPTIONS)
+    with pytest.raises(ValueError, match=r"03.png can be read now, but could not before; .*again, with repair=True"):
+        taken([lite()], few, store)
+    assert taken([lite()], few, store, repair=True).labels.tolist() == list(range(18))
+    assert GridStore(store).verify() == []
