@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ FORMAT = 2  # the first had no checksum
 PICKLE = re.compile(rb"PK\x03\x04|\x80[\x02-\x05].{6}[^{]", re.DOTALL)
 CHECKSUM = re.compile(rb'\\"checksum\\": \\"([0-9a-f]{32})\\"')  # the first in a header, whose text is JSON inside JSON
 UNSEALED = "0" * 32
+REMEDIES = {"model": "save the model anew with gf.save", "training": "name another file"}  # by kind of file
 
 
 def write_tensors(
@@ -63,20 +64,43 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None], nbyte
         OSError: If the file cannot be written, say because the disk is full; names the file.
     """
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.touch(exist_ok=False)
+    with _scratch(path, nbytes if callable(content) else len(content)) as scratch:
         if callable(content):
             content(scratch)
         else:
             scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         settle(scratch)
         os.replace(scratch, path)
+    return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Tries whether a file can be written there, before the work for it begins; a file that is there stays as it is.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+
+    Raises:
+        OSError: If it cannot, say because the folder is read-only or `path` is itself a folder; names the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path: {path} is a folder; expected a file, there or not; add a name to it")
+    with _scratch(path):
+        pass
+
+
+@contextlib.contextmanager
+def _scratch(path: Path, nbytes: int | None = None) -> Iterator[Path]:
+    """A new file beside the one that is to be written, for as long as that takes."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.touch(exist_ok=False)
+        yield scratch
     except OSError as error:
-        kept = "; the file that was there is unchanged" if path.exists() else ""
-        size = nbytes if callable(content) else len(content)
-        room = "" if size is None else f" with room for {size / 1e6:,.1f} MB"
+        kept = "; the file that was there is unchanged" if path.is_file() else ""
+        room = "" if nbytes is None else f" with room for {nbytes / 1e6:,.1f} MB"
         raise OSError(
             f"path: could not write {path} ({error}); expected a writable folder{room}{kept}; free some space or name "
             "another folder"
@@ -84,7 +108,6 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None], nbyte
     finally:
         with contextlib.suppress(OSError):  # an error before this one says more
             scratch.unlink(missing_ok=True)
-    return path
 
 
 def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -109,7 +132,7 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
     if PICKLE.match(start):
         raise ValueError(
             f"path: {path} is a pickle, which can run any code when it is read; it was refused and nothing of it ran; "
-            "expected a safetensors file; save the model anew with gf.save"
+            f"expected a safetensors file; {REMEDIES.get(kind, 'make it anew')}"
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -124,15 +147,14 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
         ) from error
     about = about if isinstance(about, dict) else {}
     checksum = about.pop("checksum", None)
-    known = FORMAT if checksum else 1
-    if about.get("kind") != kind or about.get("format") != known:
+    if about.get("kind") != kind or about.get("format") != FORMAT:
         found = (
             f"{about.get('kind')!r} in format {about.get('format')}" if about else "a file of another program"
         )
         raise ValueError(
             f"path: {path} is {found}; expected {kind!r} in format {FORMAT}; name the file that grafeat saved"
         )
-    if checksum and checksum != _checksum(path)[0]:
+    if not checksum or checksum != _checksum(path)[0]:
         raise ValueError(
             f"path: {path} is damaged: its checksum is another; expected the bytes that were written; use another "
             "copy, or make it anew"

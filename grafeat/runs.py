@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from grafeat.files import read_tensors, write_tensors
-from grafeat.grids import GridSet
+from grafeat.files import check_writable, read_tensors, write_tensors
+from grafeat.identity import WEIGHTS, alike
 from grafeat.models import MEANING, GridModel
+from grafeat.sharing import Share
 
 KIND = "training"
+CUDA = "random cuda"
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,7 @@ class Run:
         schedule: The learning rate's way.
         settings: What must be the same for a run to go on.
         rows: The epochs so far.
-        best: The best of them, from 0.
-        lowest: Its loss on validation.
-        kept: The model's state after it.
+        kept: The model's state after the best of them; empty where none can be told.
         seconds: Duration of the epochs so far.
     """
 
@@ -90,8 +91,6 @@ class Run:
     schedule: torch.optim.lr_scheduler.LambdaLR
     settings: Mapping[str, Any]
     rows: list[Epoch] = field(default_factory=list)
-    best: int = 0
-    lowest: float = math.inf
     kept: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -100,82 +99,143 @@ class Run:
         """The model with the average of its weights."""
         return cast(GridModel, self.averaged.module)
 
+    @property
+    def best(self) -> int | None:
+        """The epoch, from 0, whose loss on validation is lowest; without validation the last; None if none is known."""
+        return _best(self.rows)
+
     def add(self, row: Epoch) -> None:
-        """One more epoch; the model's state is kept if it is the best so far, or if nothing can be told."""
+        """One more epoch; the model's state is kept if it is the best so far."""
         if math.isnan(row.train_loss):
             raise ValueError(
                 f"train: the loss is no number in epoch {len(self.rows) + 1}; expected finite grids and a learning "
                 "rate at which training settles; check the grids for NaN, or lower learning_rate"
             )
         self.rows.append(row)
-        score = math.inf if row.val_loss is None else row.val_loss
-        if score <= self.lowest:  # without validation the last epoch stays
-            self.best, self.lowest = len(self.rows) - 1, score
+        if self.best == len(self.rows) - 1:
             self.kept = copy.deepcopy(self.teacher.state_dict())
+
+    def go_on(self, checkpoint: Path, share: Share) -> int:
+        """Goes on from a checkpoint, if there is one; how many epochs it had.
+
+        Raises:
+            ValueError: If it is damaged or of another run, or if the processes find different ones.
+            OSError: If it could not be written after the next epoch.
+        """
+        if share.process == 0:
+            clear_remains(checkpoint)
+        if checkpoint.is_file():
+            self.restore(checkpoint)
+        epochs = len(self.rows)
+        if share.process == 0 and epochs < self.settings["epochs"]:
+            check_writable(checkpoint)
+        # The mean comes when all have read what the first is to write anew.
+        if float(share.mean(torch.tensor(float(epochs), device=self.model.device))) != epochs:
+            raise ValueError(
+                f"checkpoint: process {share.process} found {epochs} epochs in {checkpoint}, others another number; "
+                "expected one file that all processes see; put it into a folder that they share"
+            )
+        return epochs
 
     def save(self, path: str | Path) -> None:
         """Writes the run as it stands after a whole epoch: at once, so that there is always one to go on from."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
-        tensors |= {f"kept.{name}": value for name, value in self.kept.items()}
+        tensors = self._state() | _named("kept.", self.kept)
         for number, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {
-                f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()
-            }
-        tensors["random"] = torch.default_generator.get_state()
+            tensors |= _named(f"optimiser.{number}.", {name: torch.as_tensor(value) for name, value in values.items()})
         if self.model.device.type == "cuda":
-            tensors["random cuda"] = torch.cuda.get_rng_state(self.model.device)
-        about = {
-            "settings": dict(self.settings),
-            "schedule": {n: self.schedule.state_dict()[n] for n in ("last_epoch", "_step_count", "_last_lr")},
-            "rows": [dataclasses.astuple(row) for row in self.rows],
-            "best": self.best,
-            "lowest": None if math.isinf(self.lowest) else self.lowest,
-            "seconds": self.seconds,
-        }
+            tensors[CUDA] = torch.cuda.get_rng_state(self.model.device)
+        rows = [dataclasses.astuple(row) for row in self.rows]
+        about = {"settings": dict(self.settings), "rows": rows, "seconds": self.seconds}
         write_tensors(path, tensors, kind=KIND, about=about)
 
     def restore(self, path: str | Path) -> None:
-        """Goes back to where a run stood that was saved.
+        """Goes back to where a run stood that was saved. Nothing is changed until all of the file is known to fit.
 
         Raises:
-            ValueError: If the file is damaged, or of a run with other settings or other pictures.
+            ValueError: If the file is damaged, of another recipe, or of a run with other settings, pictures or initial
+                weights.
         """
         tensors, about = read_tensors(path, kind=KIND)
-        self._check(path, about.get("settings", {}))
+        self._check_settings(path, about.get("settings"))
         try:
-            self.model.load_state_dict(_part(tensors, "model."))
-            self.averaged.load_state_dict(_part(tensors, "averaged."))
-            self.kept = _part(tensors, "kept.")
-            found: dict[int, dict[str, Tensor]] = {}
-            for name, value in _part(tensors, "optimiser.").items():
-                number, which = name.split(".", 1)
-                found.setdefault(int(number), {})[which] = value
-            self.schedule.load_state_dict({**self.schedule.state_dict(), **about["schedule"]})
-            groups = self.optimiser.state_dict()["param_groups"]
-            for group, rate in zip(groups, self.schedule.get_last_lr(), strict=True):
-                group["lr"] = rate
-            self.optimiser.load_state_dict({"state": found, "param_groups": groups})
-            self.rows = [Epoch(*row) for row in about["rows"]]
-            self.best, lowest = int(about["best"]), about["lowest"]
-            self.lowest = math.inf if lowest is None else float(lowest)
-            self.seconds = float(about["seconds"])
-            torch.default_generator.set_state(tensors["random"])
-            if "random cuda" in tensors:
-                torch.cuda.set_rng_state(tensors["random cuda"], self.model.device)
-        except (KeyError, TypeError, RuntimeError) as error:
+            rows, seconds = self._rows(about["rows"]), _number(about["seconds"])
+            state = self._checked(tensors, len(rows) * self.settings["steps"], kept=_best(rows) is not None)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = textwrap.shorten(str(error), 300, placeholder=" …")
             raise ValueError(
-                f"checkpoint: {path} is damaged or from another version ({error}); expected what fit kept; remove it "
+                f"checkpoint: {path} is damaged or from another version ({reason}); expected what fit kept; remove it "
                 "to train anew"
             ) from error
+        self.rows, self.seconds, self.kept = rows, seconds, _part(tensors, "kept.")
+        self.model.load_state_dict(_part(tensors, "model."))
+        self.averaged.load_state_dict(_part(tensors, "averaged."))
+        self._set_optimiser(state, len(rows) * self.settings["steps"])
+        torch.default_generator.set_state(tensors["random"])
+        if self.model.device.type == "cuda" and CUDA in tensors:  # on another device than before, draws are others
+            torch.cuda.set_rng_state(tensors[CUDA], self.model.device)
 
-    def _check(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+    def _state(self) -> dict[str, Tensor]:
+        """What the file of any run has."""
+        both = _named("model.", self.model.state_dict()) | _named("averaged.", self.averaged.state_dict())
+        return both | {"random": torch.default_generator.get_state()}
+
+    def _check_settings(self, path: str | Path, said: object) -> None:
+        found = said if isinstance(said, Mapping) else {}
+        if found.get("recipe") != self.settings.get("recipe"):
+            raise ValueError(
+                f"checkpoint: {path} is from another version, which trains otherwise (recipe {found.get('recipe')!r}, "
+                f"here {self.settings.get('recipe')!r}); expected a run of this version; remove it to train anew"
+            )
         for name, here in self.settings.items():
-            if settings.get(name) != here:
+            if name != WEIGHTS and found.get(name) != here:
                 raise ValueError(
-                    f"checkpoint: {path} is of a run with {name} {settings.get(name)!r}; this one has {here!r}; "
+                    f"checkpoint: {path} is of a run with {name} {found.get(name)!r}; this one has {here!r}; "
                     "expected the same settings and pictures; name another file, or remove it to train anew"
                 )
+        if not alike(found.get(WEIGHTS), self.settings[WEIGHTS]):
+            raise ValueError(
+                f"checkpoint: {path} is of a run that began with other weights; expected the model as it was before "
+                "that run, not trained since; make it anew in the same way, or name another file"
+            )
+
+    def _rows(self, said: object) -> list[Epoch]:
+        if not isinstance(said, list) or not 1 <= len(said) <= self.settings["epochs"]:
+            raise ValueError("its epochs are too few or too many")
+        validated = self.settings["validation pictures"] is not None
+        return [_row(numbers, validated=validated) for numbers in said]
+
+    def _checked(self, tensors: Mapping[str, Tensor], steps: int, *, kept: bool) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's state in a file's tensors, once all of these are known to be of this run after some steps."""
+        expected = self._state() | (_named("kept.", self.teacher.state_dict()) if kept else {})
+        others = {name for name in tensors if name.startswith("optimiser.")}
+        _check_forms({name: tensors[name] for name in tensors.keys() - others - {CUDA}}, expected)
+        if int(tensors["averaged.n_averaged"]) != steps:
+            raise ValueError(f"its average is not that of {steps} steps")
+        torch.Generator().set_state(tensors["random"])
+        if self.model.device.type == "cuda" and CUDA in tensors:
+            torch.Generator(self.model.device).set_state(tensors[CUDA])
+        found = {}
+        for number, parameter in enumerate(self.model.parameters()):
+            state = _part(tensors, f"optimiser.{number}.")
+            if state:  # there is none of a parameter that nothing has used yet
+                _check_forms(state, {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter})
+                if not 0 < float(state["step"]) <= steps:
+                    raise ValueError(f"its optimiser was not at work for {steps} steps")
+                found[number] = state
+        if not found or sum(map(len, found.values())) != len(others):
+            raise ValueError("its optimiser is of other parameters")
+        return found
+
+    def _set_optimiser(self, state: Mapping[int, Mapping[str, Tensor]], steps: int) -> None:
+        """Optimiser and learning rate as they are after some steps."""
+        schedule = self.schedule
+        rates = [base * factor(steps) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        at = {"last_epoch": steps, "_step_count": steps + 1, "_last_lr": rates}
+        schedule.load_state_dict({**schedule.state_dict(), **at})
+        groups = self.optimiser.state_dict()["param_groups"]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def clear_remains(path: str | Path) -> None:
@@ -195,16 +255,39 @@ def described(model: GridModel) -> str:
     return f"{type(model).__name__} {'' if config is None else config} {digest}"
 
 
-def fingerprint(grids: GridSet) -> str:
-    """What tells a set from others at no cost: names, shapes, labels, and the first and last picture's features."""
-    digest = hashlib.sha256()
-    ends = grids[[0, len(grids) - 1]]
-    for grid in ends.grids:
-        digest.update(f"{grid.name} {tuple(grid.features.shape)} {grid.field}".encode())
-        digest.update(grid.features.detach().float().cpu().contiguous().numpy().tobytes())
-    if grids.labels is not None:
-        digest.update(grids.labels.cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _best(rows: Sequence[Epoch]) -> int | None:
+    scores = [math.inf if row.val_loss is None else row.val_loss for row in rows]
+    told = [(score, -number) for number, score in enumerate(scores) if not math.isnan(score)]
+    return -min(told)[1] if told else None
+
+
+def _row(said: Any, *, validated: bool) -> Epoch:
+    train_loss, val_loss, val_accuracy, learning_rate = said
+    if validated:
+        return Epoch(_number(train_loss), _number(val_loss, nan=True), _number(val_accuracy), _number(learning_rate))
+    if (val_loss, val_accuracy) != (None, None):
+        raise ValueError("its epochs were validated, though there is nothing to validate on")
+    return Epoch(_number(train_loss), None, None, _number(learning_rate))
+
+
+def _number(said: object, *, nan: bool = False) -> float:
+    """A number of 0 or more, or NaN where that may be."""
+    if not isinstance(said, float) or not (said >= 0 or (nan and math.isnan(said))):
+        raise ValueError(f"{said!r} in place of a number")
+    return said
+
+
+def _check_forms(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """That tensors are those expected, by name, shape and type."""
+    forms = [{name: (value.shape, value.dtype) for name, value in each.items()} for each in (found, expected)]
+    wrong = sorted(name for name in forms[0].keys() | forms[1].keys() if forms[0].get(name) != forms[1].get(name))
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not that of this model")
+
+
+def _named(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with names that begin so."""
+    return {f"{start}{name}": value for name, value in tensors.items()}
 
 
 def _part(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:

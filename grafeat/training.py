@@ -17,12 +17,14 @@ from tqdm.auto import tqdm
 from grafeat.evaluation import checked_labels, predict
 from grafeat.fusion.committee import Committee
 from grafeat.grids import GridSet
+from grafeat.identity import identity
 from grafeat.models import GridModel, MergeOutput
-from grafeat.runs import Epoch, History, Run, clear_remains, described, fingerprint
+from grafeat.runs import Epoch, History, Run, described
 from grafeat.sharing import Engine, Share
 from grafeat.splits import Rows
 from grafeat.teaching import Taught, guessed, labelled
 
+RECIPE = 2  # goes up when the same settings come to train otherwise; an unfinished run of another recipe is refused
 PICTURES_SHOWN = 20_000  # of a default training, each picture counted as often as it is shown
 EPOCHS = (12, 25)
 STEPS = 160  # of a default training at the least: fewer do not settle
@@ -87,17 +89,18 @@ def fit(
         average: How much of the average of the weights stays in a step, in [0, 1); 0 for none.
         device: Where to train; by default where the model is. The model stays there.
         checkpoint: A file that is written after each epoch. If it is there, training goes on from it, and ends as if it
-            had never been interrupted; a training that was finished is read back at once. Several processes must all
-            see it. Each member of a committee has its own, with its backbone's name added.
+            had never been interrupted; a training that was finished is read back at once. The model must be as it was
+            for the first call: made anew, not trained since. Several processes must all see the file. Each member of a
+            committee has its own, with its backbone's name added.
         accelerator: An `accelerate.Accelerator`, where several processes train one model: each takes its rows of every
             batch, so that `batch_size` is that of all together.
         progress: Whether to show a progress bar.
 
     Raises:
         ValueError: If a set is empty or has no labels, or has labels beyond the model's classes; if a set lacks one of
-            the model's backbones; if `epochs` or `batch_size` is below 1; if the checkpoint is damaged, or of another
-            run.
-        OSError: If the checkpoint cannot be written.
+            the model's backbones; if `epochs` or `batch_size` is below 1; if the checkpoint is damaged, of another
+            run, that is of other settings, pictures or initial weights, or of a version that trains otherwise.
+        OSError: If the checkpoint cannot be written, which is tried before the first step.
 
     Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids; the
     average as teacher: Tarvainen and Valpola, NeurIPS 2017; see `grafeat.teaching.guessed`. Losses of parts, each with
@@ -125,18 +128,17 @@ def fit(
     if isinstance(model, Committee):
         more = {"checkpoint": checkpoint, "accelerator": accelerator, "progress": progress}
         return _each_fitted(model, train, val, unlabelled, {**options, **more})
-    settings = {**options, "steps": math.ceil(len(train) / batch_size)}
+    share = Share(accelerator)
+    called = share.wrapped(model)  # with the first process's weights in all
+    settings = {"recipe": RECIPE, **options, "steps": math.ceil(len(train) / batch_size)}
     if checkpoint is not None:
-        settings |= {"model": described(model), "pictures": fingerprint(train)}
-        settings["validation pictures"] = None if val is None else fingerprint(val)
-        settings["pictures without labels"] = None if unlabelled is None else fingerprint(unlabelled)
-    start, run, share = time.perf_counter(), _new_run(model, settings), Share(accelerator)
-    called = share.wrapped(model)
+        settings |= {"model": described(model), **identity(model, train, val, unlabelled)}
+    start, run = time.perf_counter(), _new_run(model, settings)
     with _seeded(seed, model.device), tqdm(
         total=epochs, desc="fit", unit="epoch", disable=not progress or share.process > 0
     ) as bar:
         if checkpoint is not None:
-            bar.update(_gone_on(run, Path(checkpoint), share))
+            bar.update(run.go_on(Path(checkpoint), share))
             start -= run.seconds  # of the pieces before this one
         while len(run.rows) < epochs:
             train_loss = _trained(run, called, train, unlabelled, share)
@@ -147,7 +149,7 @@ def fit(
             share.wait()
             bar.update()
             bar.set_postfix_str("" if val is None else f"validation accuracy {run.rows[-1].val_accuracy:.1%}")
-    if not run.kept:
+    if run.best is None:
         raise ValueError("val: the loss was no number in any epoch; expected finite grids; check them for NaN")
     model.load_state_dict(run.kept)
     model.eval()
@@ -202,21 +204,6 @@ def _drawn(count: int, batches: int, size: int) -> list[Rows]:
     size = max(1, size)
     orders = [torch.randperm(count) for _ in range(math.ceil(batches * size / count))]
     return list(torch.cat(orders)[: batches * size].split(size))
-
-
-def _gone_on(run: Run, checkpoint: Path, share: Share) -> int:
-    """Goes on from a checkpoint, if there is one; how many epochs it had."""
-    if share.process == 0:
-        clear_remains(checkpoint)
-    if checkpoint.exists():
-        run.restore(checkpoint)
-    epochs = len(run.rows)  # the mean comes when all have read what the first is to write anew
-    if float(share.mean(torch.tensor(float(epochs), device=run.model.device))) != epochs:
-        raise ValueError(
-            f"checkpoint: process {share.process} found {epochs} epochs in {checkpoint}, others another number; "
-            "expected one file that all processes see; put it into a folder that they share"
-        )
-    return epochs
 
 
 def _new_run(model: GridModel, settings: Mapping[str, Any]) -> Run:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from grafeat import files
-from grafeat.files import read_tensors, write_tensors
+from grafeat.files import check_writable, read_tensors, write_tensors
 
 TENSORS = {
     "weights": torch.randn(3, 5, generator=torch.Generator().manual_seed(0)),
@@ -211,16 +211,35 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path: Path) -> None
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["a", "inside"]
 
 
+def test_trying_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors")
+    before = path.read_bytes()
+    check_writable(path)
+    check_writable(tmp_path / "new" / "b")
+    assert path.read_bytes() == before
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["a.safetensors", "new"]
+    with pytest.raises(OSError, match=rf"path: could not write {path}/b .*; expected a writable folder; free some"):
+        check_writable(path / "b")
+    with pytest.raises(IsADirectoryError, match=rf"path: {tmp_path} is a folder; expected a file, .*; add a name"):
+        check_writable(tmp_path)
+
+
 # What is refused
 
 
-def test_a_file_of_the_first_format_which_had_no_checksum_is_still_read(tmp_path: Path) -> None:
-    about = {"grafeat": json.dumps({"kind": "model", "format": 1, "config": 17})}
-    safetensors.torch.save_file({"one": torch.ones(3)}, tmp_path / "old", metadata=about)
-    assert read_tensors(tmp_path / "old", kind="model")[1] == {"kind": "model", "format": 1, "config": 17}
-    about = {"grafeat": json.dumps({"kind": "model", "format": 2, "config": 17})}
-    safetensors.torch.save_file({"one": torch.ones(3)}, tmp_path / "unsealed", metadata=about)
-    refused(tmp_path / "unsealed", "is 'model' in format 2; expected 'model' in format 2")
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"format": 1}, "is 'model' in format 1; expected 'model' in format 2"),  # which had no checksum
+        ({"format": 2}, "is damaged: its checksum is another"),
+        ({"format": 2, "checksum": ""}, "is damaged: its checksum is another"),
+        ({"format": 2, "checksum": 17}, "is damaged: its checksum is another"),
+    ],
+)
+def test_a_file_without_a_checksum_is_refused(tmp_path: Path, about: dict[str, object], message: str) -> None:
+    header = {"grafeat": json.dumps({"kind": "model", **about})}
+    safetensors.torch.save_file({"one": torch.ones(3)}, tmp_path / "unsealed", metadata=header)
+    refused(tmp_path / "unsealed", message)
 
 
 def test_the_checksum_is_that_of_all_other_bytes(tmp_path: Path) -> None:
@@ -332,6 +351,12 @@ def test_what_torch_saves_is_a_pickle_and_is_refused(tmp_path: Path, zipped: boo
         torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
         refused(tmp_path / "a.pt", "is a pickle, .*save the model anew with gf.save")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(("kind", "remedy"), [("training", "name another file"), ("lab cell", "make it anew")])
+def test_the_remedy_for_a_pickle_is_that_of_the_kind_of_file(tmp_path: Path, kind: str, remedy: str) -> None:
+    (tmp_path / "a").write_bytes(pickle.dumps({"weights": 3}))
+    refused(tmp_path / "a", f"is a pickle, .*expected a safetensors file; {remedy}$", kind)
 
 
 def test_a_pickle_in_letters_is_refused_and_not_executed(tmp_path: Path) -> None:

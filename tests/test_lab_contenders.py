@@ -162,7 +162,7 @@ def test_an_unknown_way_and_options_of_another_way_are_refused() -> None:
         Contender("mine", "merge", options={"dpth": 3})
 
 
-def test_what_is_no_contender_is_refused() -> None:
+def test_what_is_no_contender_is_refused(unchecked: None) -> None:
     with pytest.raises(TypeError, match="contenders: got 3 among them; expected names or Contenders"):
         chosen(task(), ["merge", 3], controlled=False)
 

@@ -1,6 +1,7 @@
 """Two processes train one model as one process does; each sees its rows, and all the same draws."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_all_processes_must_find_the_same_checkpoint(tmp_path: Path) -> None:
     settings = {"epochs": 1, "steps": 1, "learning_rate": 1e-3, "weight_decay": 0.0, "average": 0.9}
     run = training._new_run(built(), settings)
     with pytest.raises(ValueError, match=r"checkpoint: process 0 found 0 epochs in .*, others another number"):
-        training._gone_on(run, tmp_path / "run", share)
+        run.go_on(tmp_path / "run", share)
 
 
 def test_mixed_precision_of_the_engine_is_refused_and_one_process_gets_the_model_itself() -> None:
@@ -150,15 +151,19 @@ def launched(processes: int, folder: Path) -> list[subprocess.Popen]:
     ]
 
 
-def test_two_processes_that_were_killed_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [[1, 0], [1], [0]])  # a launcher ends the others when one is gone
+def test_two_processes_of_which_some_were_killed_have_the_loss_curve_of_one(tmp_path: Path, killed: list[int]) -> None:
     alone = built()
     expected = [row.train_loss for row in fitted(alone).epochs]
-    first, second = launched(2, tmp_path)
-    while not (tmp_path / "run.safetensors").exists() and second.poll() is None:
+    children = launched(2, tmp_path)
+    while not (tmp_path / "run.safetensors").exists() and children[1].poll() is None:
         time.sleep(0.01)
-    for child in (second, first):  # a launcher ends the others when one is gone
-        child.kill()
-        child.communicate()
+    for number in killed:
+        children[number].kill()
+    for number, child in enumerate(children):  # one that is left ends with an error, as it hears nothing any more
+        _, said = child.communicate(timeout=300)
+        assert child.returncode != 0, said.decode()
+        assert (child.returncode == -signal.SIGKILL) == (number in killed), said.decode()
     assert not (tmp_path / "model.safetensors").exists()
     for child in launched(2, tmp_path):
         _, said = child.communicate(timeout=300)

@@ -5,6 +5,8 @@ ValueError ends the run with a status other than 0 and leaves its input in the f
 """
 
 import contextlib
+import copy
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -16,12 +18,13 @@ import atheris
 with atheris.instrument_imports(include=["grafeat"]):
     from grafeat.backbones.narrow import load_trained
     from grafeat.checkpoint import load, save
-    from grafeat.files import write_tensors
+    from grafeat.files import read_tensors, write_tensors
     from grafeat.merge import GraFeatMerge
     from grafeat.models import MEANING
     from grafeat.planted import pointer
     from grafeat.store.index import Index, Key, Piece, digest, parsed
-    from grafeat.store.journal import line_of, read_unfinished
+    from grafeat.store.journal import HEAD, read_unfinished
+    from grafeat.training import fit
 
 GRIDS = pointer(31, shape=(2, 3), channels=(3, 5))
 MODEL = GraFeatMerge.for_grids(GRIDS, num_classes=4, width=12, heads=3, depth=1)
@@ -41,6 +44,18 @@ def configuration(data: bytes, folder: Path) -> None:
     load(write_tensors(folder / "a", MODEL.state_dict(), kind="model", about={"meaning": MEANING, **dictionary(data)}))
 
 
+def checkpoint(data: bytes, folder: Path) -> None:
+    """The checkpoint of a training, and bytes in its place."""
+    (folder / "a").write_bytes(data)
+    read_back(folder / "a")
+
+
+def run(data: bytes, folder: Path) -> None:
+    """A checkpoint that says anything of its training; its checksum is right."""
+    tensors, _ = read_tensors(finished(folder), kind="training")
+    read_back(write_tensors(folder / "a", tensors, kind="training", about=dictionary(data)))
+
+
 def trained(data: bytes, folder: Path) -> None:
     """A trained backbone that says anything of itself."""
     tensors = {"mean": MODEL.types.detach()}
@@ -54,13 +69,28 @@ def index(data: bytes, folder: Path) -> None:
 
 
 def journal(data: bytes, folder: Path) -> None:
-    """What an unfinished run has noted, behind a first line that is right."""
-    (folder / "journal").write_bytes(INDEX.with_pieces([], []).encoded() + data)
+    """What an unfinished run has noted, behind lines that are right; each line gets a checksum that is right."""
+    noted = [b'["%b", %b\n' % (digest(line).encode(), line[1:]) for line in data.splitlines()]
+    (folder / "journal").write_bytes(b"".join([HEAD, INDEX.with_pieces([], []).encoded(), *noted]))
     with contextlib.suppress(FileNotFoundError):  # documented: a journal that says nothing, and no index beside it
         read_unfinished(folder)
 
 
-LOADERS: dict[str, Loader] = {each.__name__: each for each in (model, configuration, trained, index, journal)}
+LOADERS: dict[str, Loader] = {
+    each.__name__: each for each in (model, configuration, checkpoint, run, trained, index, journal)
+}
+
+
+def read_back(path: Path) -> None:
+    """Goes on from the checkpoint of a training of one epoch: if it is whole, there is nothing left to do."""
+    fit(copy.deepcopy(MODEL), GRIDS, val=GRIDS[:7], epochs=1, checkpoint=path, progress=False)
+
+
+@functools.cache
+def finished(folder: Path) -> Path:
+    """The checkpoint of a training that was finished."""
+    read_back(folder / "finished")
+    return folder / "finished"
 
 
 def dictionary(data: bytes) -> dict[str, object]:
@@ -75,9 +105,11 @@ def seeds(folder: Path) -> Iterator[tuple[str, bytes]]:
     """For each loader an input that it reads without an error."""
     yield "model", save(MODEL, folder / "whole").read_bytes()
     yield "configuration", json.dumps({"config": asdict(MODEL.config)}).encode()
+    yield "checkpoint", finished(folder).read_bytes()
+    yield "run", json.dumps(read_tensors(finished(folder), kind="training")[1]).encode()
     yield "trained", json.dumps({"call": CALL}).encode()
     yield "index", json.dumps({"kind": "feature grids", "format": 2, **asdict(INDEX)}).encode()
-    yield "journal", line_of(Piece(0, 4, "d"), [3]) + line_of(Piece(4, 8, "e"), [])
+    yield "journal", b'[0, 4, "d", [3]]\n[4, 8, "e", []]\n'
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ import pytest
 from faults.conftest import HARDER
 
 FUZZ = Path(__file__).with_name("fuzz.py")
-LOADERS = ("journal", "index", "model", "configuration", "trained")
+LOADERS = ("journal", "index", "model", "configuration", "checkpoint", "run", "trained")
 RUNS = {"journal": 2000, "index": 10_000, "model": 1000, "configuration": 1000, "trained": 4000}
+RUNS |= {"checkpoint": 500, "run": 500}
 
 
 @pytest.mark.parametrize("loader", LOADERS if HARDER > 1 else LOADERS[:1])

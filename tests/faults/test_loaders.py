@@ -1,12 +1,15 @@
 """Whatever a file holds, a loader reads it or raises the errors it names; nothing in it runs."""
 
 import contextlib
+import copy
 import json
+import math
 import os
 import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_files import Trap
 
+from grafeat import files
 from grafeat.backbones import zoo
 from grafeat.backbones.narrow import load_trained
 from grafeat.checkpoint import load, save
@@ -24,8 +28,11 @@ from grafeat.files import read_tensors, write_tensors
 from grafeat.merge import GraFeatMerge
 from grafeat.models import MEANING
 from grafeat.planted import pointer
+from grafeat.runs import KIND, Run
 from grafeat.store import GridStore, extract
 from grafeat.store.index import digest, parsed
+from grafeat.store.journal import HEAD
+from grafeat.training import fit
 
 GRIDS = pointer(31, shape=(2, 3), channels=(3, 5))
 MODEL = GraFeatMerge.for_grids(GRIDS, num_classes=4, width=12, heads=3, depth=1)
@@ -86,9 +93,10 @@ TENSOR = st.fixed_dictionaries(
 @fuzzed
 @given(tensors=st.dictionaries(st.text(max_size=3), TENSOR, max_size=3), rest=st.binary(max_size=99))
 def test_any_tensors(tmp_path: Path, tensors: dict[str, object], rest: bytes) -> None:
-    about = json.dumps({"kind": "model", "format": 1, "config": CONFIG})
+    about = json.dumps({"checksum": files.UNSEALED, "kind": "model", "format": files.FORMAT, "config": CONFIG})
     text = json.dumps({"__metadata__": {"grafeat": about}, **tensors}).encode()
     (tmp_path / "any").write_bytes(len(text).to_bytes(8, "little") + text + rest)
+    files._seal(tmp_path / "any")
     reads_or_refuses(load, tmp_path / "any")
 
 
@@ -151,6 +159,90 @@ def test_a_pickle_in_place_of_pretrained_weights_is_refused_and_nothing_runs(
     assert (tmp_path / "sprung").exists()  # the trap is a good one
 
 
+# The checkpoint of a training
+
+
+class Stopped(Exception):
+    """Ends a training after an epoch."""
+
+
+def gone_on(path: Path) -> None:
+    """Two epochs of one step each, or what is left of them."""
+    fit(copy.deepcopy(MODEL), GRIDS, val=GRIDS[:7], epochs=2, checkpoint=path, progress=False)
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What a training has kept that was stopped after the first epoch."""
+    path, save_run = tmp_path_factory.mktemp("training") / "run", Run.save
+
+    def stopping(run: Run, path: Path) -> None:
+        save_run(run, path)
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(Run, "save", stopping)
+        gone_on(path)
+    tensors, about = read_tensors(path, kind=KIND)
+    return tensors, {name: value for name, value in about.items() if name not in ("kind", "format")}
+
+
+Halved = tuple[dict[str, torch.Tensor], dict[str, Any]]
+ROWS = st.lists(st.lists(st.floats() | st.none() | st.integers(), min_size=3, max_size=5), max_size=3)
+
+
+def test_the_fuzzing_of_checkpoints_starts_from_what_is_gone_on_with(tmp_path: Path, halved: Halved) -> None:
+    tensors, about = halved
+    gone_on(write_tensors(tmp_path / "a", tensors, kind=KIND, about=about))
+    assert len(read_tensors(tmp_path / "a", kind=KIND)[1]["rows"]) == 2
+
+
+@fuzzed
+@given(name=st.sampled_from(["settings", "rows", "seconds", "kind", "format", "checksum"]), value=JSON | ROWS)
+def test_any_description_of_a_training(tmp_path: Path, halved: Halved, name: str, value: object) -> None:
+    tensors, about = halved
+    reads_or_refuses(gone_on, write_tensors(tmp_path / "a", tensors, kind=KIND, about={**about, name: value}))
+
+
+@fuzzed
+@given(which=st.integers(0, 10**6), value=JSON)
+def test_any_setting_of_a_training(tmp_path: Path, halved: Halved, which: int, value: object) -> None:
+    tensors, about = halved
+    name = sorted(about["settings"])[which % len(about["settings"])]
+    said = {**about, "settings": {**about["settings"], name: value}}
+    path = write_tensors(tmp_path / "a", tensors, kind=KIND, about=said)
+    if value == about["settings"][name]:
+        gone_on(path)
+    else:
+        with pytest.raises(ValueError, match=r"is of a run|is from another version"):
+            gone_on(path)
+
+
+@fuzzed
+@given(
+    which=st.integers(0, 10**6),
+    shape=st.lists(st.integers(0, 5), max_size=3),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]),
+)
+def test_any_form_of_a_tensor_of_a_training(
+    tmp_path: Path, halved: Halved, which: int, shape: list[int], dtype: torch.dtype
+) -> None:
+    tensors, about = halved
+    name = sorted(tensors)[which % len(tensors)]
+    replaced = {**tensors, name: torch.zeros(shape, dtype=dtype)}
+    reads_or_refuses(gone_on, write_tensors(tmp_path / "a", replaced, kind=KIND, about=about))
+
+
+@fuzzed
+@given(which=st.integers(0, 10**6), number=st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -1.0, 0.0, 255.0]))
+def test_any_number_in_a_tensor_of_a_training(tmp_path: Path, halved: Halved, which: int, number: float) -> None:
+    tensors, about = halved
+    name = sorted(tensors)[which % len(tensors)]
+    floating = tensors[name].is_floating_point()
+    replaced = {**tensors, name: torch.full_like(tensors[name], number if floating else 255)}
+    reads_or_refuses(gone_on, write_tensors(tmp_path / "a", replaced, kind=KIND, about=about))
+
+
 # The store
 
 
@@ -203,15 +295,24 @@ def test_any_value_in_an_index_whose_checksum_is_right(store: Path, field: str, 
             extract(backbones(), pictures(), store=store, batch_size=BATCH, progress=False)
 
 
+def journal_lines(lines: list[list[object]]) -> bytes:
+    """Lines of a journal that say anything; their checksums are right."""
+    return b"".join(json.dumps([digest(json.dumps(said).encode()), *said]).encode() + b"\n" for said in lines)
+
+
+ROW = st.integers(-1, 140)
+NOTED = st.tuples(ROW, ROW, st.text(max_size=5), st.lists(ROW, max_size=3)).map(list)
+
+
 @settings(fuzzed, max_examples=fuzzed.max_examples // 5)
-@given(journal=st.binary(max_size=200) | st.lists(JSON).map(lambda lines: "\n".join(map(json.dumps, lines)).encode()))
+@given(journal=st.binary(max_size=200) | st.lists(st.lists(JSON) | NOTED, max_size=4).map(journal_lines))
 def test_any_journal_of_an_unfinished_run(store: Path, tmp_path: Path, journal: bytes) -> None:
-    """Also one that begins well."""
+    """Also one that begins well, and one whose checksums are right."""
     whole = next(store.glob("lite-*"))
     start = json.loads((whole / "index.json").read_bytes())
     del start["sha256"]
     start["pieces"] = []
-    first = json.dumps({"sha256": digest(json.dumps(start).encode()), **start}).encode() + b"\n"
+    first = HEAD + json.dumps({"sha256": digest(json.dumps(start).encode()), **start}).encode() + b"\n"
     for content in (journal, first + journal):
         part = tmp_path / f"{whole.name}.part"
         part.mkdir()
