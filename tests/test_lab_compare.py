@@ -80,7 +80,7 @@ def test_poisoned_labels_of_the_test_change_figures_alone() -> None:
 
 
 def test_one_backbone_is_compared_where_that_makes_sense() -> None:
-    with pytest.warns(UserWarning, match=r"task 'made up' has one backbone, 'classes': it does without ensemble"):
+    with pytest.warns(UserWarning, match=r"has one backbone, 'classes': left out, as they need two or more: ensemble"):
         found = compared(task(backbones=["classes"]), ["single", "concat", "ensemble", "merge"])
     assert found.rows["contender"].tolist() == ["single classes", "concat", "merge"]
     assert found.rows["to ensemble"].isna().all()

@@ -71,6 +71,6 @@ def test_what_has_no_pictures_says_so() -> None:
 
 
 def test_what_one_backbone_cannot_do_is_said_and_left_out() -> None:
-    with pytest.warns(UserWarning, match="has one backbone, 'classes': it does without add, ensemble, for two or more"):
+    with pytest.warns(UserWarning, match="'classes': left out, as they need two or more: add, ensemble"):
         (group,) = lessons([task(backbones=["classes"])], ["linear", "add", "ensemble"], [0], controls=False)
     assert [one.contender.name for one in group] == ["linear"]

@@ -25,7 +25,6 @@ from grafeat.training import fit
 
 REST = "unlabelled"  # the part of a task's pictures that are learned from without labels, where there is one
 LEARNED = ("train", "val")  # the parts whose labels count
-OF_RUNS = "RECIPE"  # which unfinished runs may go on; for the lab, `LAB` goes up
 NO_SETTINGS = ("model", "train", "val", REST, "seed", "device", "checkpoint", "accelerator", "progress")
 
 
@@ -148,5 +147,5 @@ def _constants() -> dict[str, Any]:
         f"{module.__name__}.{name}": list(value) if isinstance(value, tuple) else value
         for module in (training, teaching, projection, merge, readout)
         for name, value in vars(module).items()
-        if name.isupper() and isinstance(value, int | float | tuple) and name != OF_RUNS
+        if name.isupper() and isinstance(value, int | float | tuple)
     }

@@ -87,8 +87,8 @@ def lessons(
         fits, left_out = chosen(task, contenders, controlled=controlled)
         if left_out:
             warnings.warn(
-                f"task {task.name!r} has one backbone, {task.names[0]!r}: it does without {', '.join(left_out)}, "
-                "for two or more",
+                f"task {task.name!r} has one backbone, {task.names[0]!r}: left out, as they need two or more: "
+                f"{', '.join(left_out)}",
                 stacklevel=3,
             )
         group = groups.setdefault((id(task.grids), task.per_class, task.unlabelled, task.names), {})

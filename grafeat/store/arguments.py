@@ -8,6 +8,7 @@ import torch
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Engine
+from grafeat.splits import is_whole
 from grafeat.store.index import DTYPES
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ def check(
     if not isinstance(pictures, PictureSet):
         raise strange("pictures", pictures, "a PictureSet", "wrap them: gf.PictureSet(pictures)")
     for argument, number in (("batch_size", batch_size), ("workers", workers)):
-        if not isinstance(number, int):
+        if not is_whole(number):
             raise strange(argument, number, "a whole number", "leave it out for the default")
     if not len(pictures) or batch_size < 1:
         raise ValueError(

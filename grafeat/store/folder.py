@@ -7,7 +7,8 @@ file: into pieces, each the size of the batch that was computed at once, each wi
     NAME-KEY/features.safetensors      the header, then the grids, picture by picture
     NAME-KEY/index.json                what they are, and the SHA-256 of each piece
     NAME-KEY.part/                     the same while it is unfinished, with a journal in place of the index
-    NAME-KEY.parts/                    what several processes have of it, a block of pictures in each NAME-KEY.part/
+    NAME-KEY.parts/                    what several processes have of it, a block of pictures in each NAME-KEY.part/;
+                                       its file `lock` says that they are at it
 """
 
 import contextlib
