@@ -120,15 +120,19 @@ EPOCHS = 8
 SCRIPT = """
     import sys
     sys.path[:0] = {path!r}
-    import torch
-    from accelerate import Accelerator
-    import grafeat as gf
-    from test_sharing import built, fitted
-    torch.set_num_threads(1)
-    accelerator, model = Accelerator(cpu=True), built()
-    history = fitted(model, accelerator=accelerator, checkpoint=sys.argv[1])
-    if accelerator.is_main_process:
-        gf.save(model, sys.argv[2])
+    import accelerate
+
+    def work():
+        import torch
+        import grafeat as gf
+        from test_sharing import built, fitted
+        torch.set_num_threads(1)
+        accelerator, model = accelerate.Accelerator(cpu=True), built()
+        fitted(model, accelerator=accelerator, checkpoint=sys.argv[1])
+        if accelerator.is_main_process:
+            gf.save(model, sys.argv[2])
+
+    {start}
 """
 
 
@@ -136,19 +140,38 @@ def fitted(model: gf.GraFeatMerge, **options: object) -> gf.History:
     return gf.fit(model, TRAIN, val=TRAIN[:11], epochs=EPOCHS, batch_size=10, progress=False, **options)
 
 
-def launched(processes: int, folder: Path) -> list[subprocess.Popen]:
-    """So many processes that train one model and talk over gloo."""
+def command(folder: Path, start: str) -> list[str]:
+    """Trains a model and keeps run and model in a folder."""
+    here = Path(__file__).parent
+    code = textwrap.dedent(SCRIPT).format(path=[str(here.parent), str(here)], start=start)
+    return [sys.executable, "-c", code, str(folder / "run.safetensors"), str(folder / "model.safetensors")]
+
+
+def free_port() -> str:
+    """One on which processes can meet."""
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))
-        number = port.getsockname()[1]
-    code = textwrap.dedent(SCRIPT).format(path=[str(Path(__file__).parents[1]), str(Path(__file__).parent)])
-    command = [sys.executable, "-c", code, str(folder / "run.safetensors"), str(folder / "model.safetensors")]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(number)}
+        return str(port.getsockname()[1])
+
+
+def launched(processes: int, folder: Path) -> list[subprocess.Popen]:
+    """So many processes that train one model and talk over gloo."""
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared |= {"WORLD_SIZE": str(processes), "ACCELERATE_USE_CPU": "true"}
     return [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            command(folder, "work()"),
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
         for rank in range(processes)
     ]
+
+
+def losses(folder: Path) -> list[float]:
+    """The training loss of each epoch of a run."""
+    _, about = read_tensors(folder / "run.safetensors", kind=KIND)
+    return [row[0] for row in about["rows"]]
 
 
 @pytest.mark.parametrize("killed", [[1, 0], [1], [0]])  # a launcher ends the others when one is gone
@@ -170,5 +193,17 @@ def test_two_processes_of_which_some_were_killed_have_the_loss_curve_of_one(tmp_
         assert child.returncode == 0, said.decode()
     trained = gf.load(tmp_path / "model.safetensors")
     torch.testing.assert_close(trained(TRAIN).logits, alone(TRAIN).logits, atol=1e-3, rtol=1e-3)
-    _, about = read_tensors(tmp_path / "run.safetensors", kind=KIND)
-    assert [row[0] for row in about["rows"]] == pytest.approx(expected, rel=1e-4)
+    assert losses(tmp_path) == pytest.approx(expected, rel=1e-4)
+
+
+def test_processes_that_a_notebook_starts_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+    alone = built()
+    expected = [row.train_loss for row in fitted(alone).epochs]
+    start = f"accelerate.notebook_launcher(work, num_processes=2, use_port='{free_port()}')"
+    calm = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command(tmp_path, start), env=calm, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "on 2 " in done.stdout.decode()
+    assert losses(tmp_path) == pytest.approx(expected, rel=1e-4)
+    trained = gf.load(tmp_path / "model.safetensors")
+    torch.testing.assert_close(trained(TRAIN).logits, alone(TRAIN).logits, atol=1e-3, rtol=1e-3)
