@@ -105,10 +105,13 @@ def test_a_notebook_shows_verdict_table_and_versions() -> None:
 
 
 def test_markdown_has_a_row_for_each_contender_and_the_merge_in_bold() -> None:
-    lines = made({"a|b": 0.004}).to_markdown().splitlines()
+    found = made({"a|b": 0.004})
+    found.rows.loc[found.rows["kind"] == "merge", ["Holm p to best rival", "CUR"]] = "0.02 1", "small_cnn +0.1000"
+    lines = found.to_markdown().splitlines()
     assert len({line.count("|") for line in lines[:9]}) == 1
     assert lines[2].startswith("| a/b | **merge** | merge | 90.4% (89.4–91.2) | +0.4 (+0.1 to +0.7) | +2.4")
-    assert lines[-1] == "Seeds 0 1 2 3 4; grafeat 7; trained until 2026-01-02."
+    assert [line.split(" | ")[-2:] for line in lines[2:9]] == [["0.02 1", "small_cnn +0.1000 |"], *[["–", "– |"]] * 6]
+    assert lines[-1].startswith("Seeds 0 1 2 3 4; grafeat 7; trained until 2026-01-02. Differences are")
 
 
 # As a file

@@ -17,6 +17,12 @@ ACROSS = 100  # columns that a terminal has
 SHORT = 3  # tasks that are printed in full; of more, each has one line
 HEADINGS = ("task", "contender", "kind", "figure (95%)", "to best rival", "to concat", "to ensemble", "parameters",
             "training s", "inference ms")  # fmt: skip
+MORE = {"p to best rival": "Holm p to best rival", "CUR (95%)": "CUR"}  # too wide for a notebook
+DIFFERENCES = "Differences are this row minus the other, in points, in pairs, with 95% intervals."
+LEGEND = (
+    f"{DIFFERENCES} p is McNemar's, one for each seed, corrected over the tasks by Holm's method. CUR is the accuracy "
+    "lost without a backbone, as a share of that with all."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +85,12 @@ class Comparison:
     def _repr_html_(self) -> str:
         said = "".join(f"<li>{html.escape(line)}</li>" for line in self.verdict().splitlines())
         head = "".join(f'<th style="text-align:left">{name}</th>' for name in HEADINGS)
-        body = "".join(_html_row(row) for row in self._cells())
+        body = "".join(_html_row(row) for row in map(_cells, self._records()))
         folded = "" if len(self.tasks) > SHORT else " open"
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        note = f"{_note(self.rows)} Differences are this row minus the other, in points, in pairs, with 95% intervals."
         return (
             f"<ul>{said}</ul><details{folded}><summary>{_count(self.rows, 'row')}</summary>{table}</details>"
-            f"<p><small>{html.escape(note)}</small></p>"
+            f"<p><small>{html.escape(_note(self.rows))} {DIFFERENCES}</small></p>"
         )
 
     def to_csv(self, path: str | Path) -> Path:
@@ -120,13 +125,17 @@ class Comparison:
         return cls(read.assign(**{name: _numbers(path, name, read[name]) for name in numbers}))
 
     def to_markdown(self) -> str:
-        """The columns that decide, as a table in Markdown."""
-        lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
-        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in self._cells(bold="**")]
-        return "\n".join([*lines, "", _note(self.rows)]) + "\n"
+        """What a notebook shows, with p and CUR, as a table in Markdown."""
+        head = (*HEADINGS, *MORE)
+        lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        lines += [
+            f"| {' | '.join(cell.replace('|', '/') for cell in (*_cells(row, '**'), *_more(row)))} |"
+            for row in self._records()
+        ]
+        return "\n".join([*lines, "", f"{_note(self.rows)} {LEGEND}"]) + "\n"
 
-    def _cells(self, bold: str = "") -> list[tuple[str, ...]]:
-        return [_cells(row, bold) for task in self.tasks for row in self.of(task).to_dict("records")]
+    def _records(self) -> list[dict[str, Any]]:
+        return [row for task in self.tasks for row in self.of(task).to_dict("records")]
 
 
 def _check_format(path: str | Path, read: pd.DataFrame) -> None:
@@ -191,7 +200,7 @@ def _one_line(rows: pd.DataFrame) -> list[str]:
     return [f"  {_cut(row['task'], 32):<33}{figure(row):<20}{rival}"]
 
 
-def _cells(row: dict[str, Any], bold: str) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], bold: str = "") -> tuple[str, ...]:
     name = f"{bold}{row['contender']}{bold}" if row["kind"] == "merge" else row["contender"]
     name += " (best rival)" if row["contender"] == row["best rival"] else ""
     return (
@@ -204,6 +213,10 @@ def _cells(row: dict[str, Any], bold: str) -> tuple[str, ...]:
         f"{row['training seconds']:.1f}",
         f"{row['inference ms']:.2f}",
     )
+
+
+def _more(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(row[column] or "–" for column in MORE.values())
 
 
 def _html_row(cells: Sequence[str]) -> str:

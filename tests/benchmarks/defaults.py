@@ -23,13 +23,16 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat.intervals import paired_difference
-from grafeat.lab.cells import digest
+from grafeat.lab.bench import versions
+from grafeat.lab.cells import LAB, digest, now
 from grafeat.lab.keys import Keys
 from grafeat.lab.suite import suite
 from grafeat.lab.task import Task
 from grafeat.runs import described
+from grafeat.training import RECIPE
 
 CACHE = Path("build/defaults")
+COMMAND = "python tests/benchmarks/defaults.py"
 SEEDS = 3
 TASKS = ("digits, 50 a class", "blind sums")
 DEFAULTS = "defaults"
@@ -102,7 +105,8 @@ def right(task: Task, change: str, seed: int) -> Tensor:
     build = partial(gf.GraFeatMerge.for_grids, num_classes=task.num_classes, seed=seed, **MODEL.get(change, {}))
     options = {**Keys().settings, **TRAINING.get(change, {})}
     shapes = described(build(few.train[:2]))  # two pictures tell what it will be, and cost no pass over all of them
-    name = f"{task.name} {change} {seed} {digest({'model': shapes, 'fit': options})}".replace(" ", "_")
+    decided = {"lab": LAB, "recipe": RECIPE, "model": shapes, "fit": options}
+    name = f"{task.name} {change} {seed} {digest(decided)}".replace(" ", "_")
     logits, _ = cached(CACHE / f"{name}.pt", lambda: run(build(few), few, seed, options))
     return logits.argmax(dim=1) == few.test.required_labels("test")
 
@@ -116,10 +120,11 @@ def run(model: gf.GraFeatMerge, few: gf.GridSet, seed: int, options: Mapping[str
 
 def write(tasks: list[Task], correct: Mapping[tuple[str, str, int], Tensor]) -> None:
     """One row for each task and change: accuracy, and the paired difference to the defaults."""
+    made = {"versions": versions(), "date": now()[:10], "machine": machine(), "command": COMMAND}
     with (RESULTS / "defaults.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         gains = ("to defaults", "to defaults low", "to defaults high")
-        table.writerow(["task", "change", "accuracy", *gains, "seeds", "pictures", "machine"])
+        table.writerow(["task", "change", "accuracy", *gains, "seeds", "pictures", *made])
         for task in tasks:
             own = {
                 change: torch.stack([correct[task.name, change, seed] for seed in range(SEEDS)])
@@ -129,7 +134,7 @@ def write(tasks: list[Task], correct: Mapping[tuple[str, str, int], Tensor]) -> 
                 gain = paired_difference(found, own[DEFAULTS])
                 figures = (float(found.double().mean()), gain.value, gain.low, gain.high)
                 written = [f"{figure:.4f}" for figure in figures]
-                table.writerow([task.name, change, *written, SEEDS, found.shape[1], machine()])
+                table.writerow([task.name, change, *written, SEEDS, found.shape[1], *made.values()])
                 print(task.name, change, *written, sep="; ")
 
 

@@ -185,9 +185,14 @@ def write(name: str, tasks: Sequence[Task], seeds: int, jobs: int) -> None:
     if lacking or seeds < SEEDS:
         print(f"{name}.csv stays as it was: it needs {', '.join(lacking) or f'{SEEDS} seeds'}", file=sys.stderr)
         return
-    machine = described(threads=1 if jobs > 1 else None)
+    made = {"machine": described(threads=1 if jobs > 1 else None), "command": command(name, jobs)}
     RESULTS.mkdir(exist_ok=True)
-    Comparison(found.rows.assign(machine=machine)).to_csv(RESULTS / f"{name}.csv")
+    Comparison(found.rows.assign(**made)).to_csv(RESULTS / f"{name}.csv")
+
+
+def command(name: str, jobs: int) -> str:
+    """What makes a table, as a reader would type it."""
+    return f"python tests/benchmarks/lab.py --tables {name} --jobs {jobs}"
 
 
 if __name__ == "__main__":
