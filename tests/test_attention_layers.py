@@ -321,6 +321,19 @@ def test_two_backbones_of_two_patches_by_hand(kind: Layer, expected: list[int]) 
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_compiler_is_given_the_same_turn_without_complex_numbers(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    angles, turned = RotaryPositions(K)(GRAPH.centres), states().unflatten(-1, (HEADS, K)).transpose(1, 2).to(dtype)
+    expected = rotate(turned, angles)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.delattr(torch, "complex")
+    found = rotate(turned, angles)
+    assert found.dtype == dtype
+    close(found, expected)
+
+
 # Rows sum to 1
 
 
