@@ -96,8 +96,10 @@ def _scratch(path: Path, nbytes: int | None = None) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_remains(path)
         scratch.touch(exist_ok=False)
-        yield scratch
+        with _locked(scratch):  # so that no one takes it for what a killed process has left
+            yield scratch
     except OSError as error:
         kept = "; the file that was there is unchanged" if path.is_file() else ""
         room = "" if nbytes is None else f" with room for {nbytes / 1e6:,.1f} MB"
@@ -108,6 +110,37 @@ def _scratch(path: Path, nbytes: int | None = None) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # an error before this one says more
             scratch.unlink(missing_ok=True)
+
+
+def _clear_remains(path: Path) -> None:
+    """Removes what processes that were killed while they wrote this file left beside it."""
+    scratch = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
+    for part in path.parent.iterdir():
+        if scratch.fullmatch(part.name):
+            with contextlib.suppress(OSError), _locked(part):
+                part.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Meanwhile holds the lock on a file, where there are locks; the system drops it when a process dies.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a file that is open could not get its final name
+        yield
+        return
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # not all network drives have them
+            pass
+        yield
 
 
 def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,8 +121,6 @@ class Run:
             ValueError: If it is damaged or of another run, or if the processes find different ones.
             OSError: If it could not be written after the next epoch.
         """
-        if share.process == 0:
-            clear_remains(checkpoint)
         if checkpoint.is_file():
             self.restore(checkpoint)
         epochs = len(self.rows)
@@ -236,15 +233,6 @@ class Run:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-
-
-def clear_remains(path: str | Path) -> None:
-    """Removes what a run that was killed while it wrote this checkpoint left beside it."""
-    scratch = re.compile(rf"\.{re.escape(Path(path).name)}\.[0-9a-f]{{8}}\.part")
-    folder = Path(path).parent
-    for part in folder.iterdir() if folder.is_dir() else ():
-        if scratch.fullmatch(part.name):
-            part.unlink(missing_ok=True)
 
 
 def described(model: GridModel) -> str:

@@ -1,12 +1,17 @@
 """Several processes at one work, on several GPUs or machines: which part of it is whose."""
 
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from grafeat.arguments import strange
 from grafeat.splits import Rows
+
+PATIENCE = timedelta(days=30)
 
 
 @runtime_checkable
@@ -31,9 +36,16 @@ class Share:
 
     Attributes:
         engine: An `accelerate.Accelerator`; None for a process that is alone.
+
+    Raises:
+        TypeError: If the engine is something else.
     """
 
     engine: Engine | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine is not None and not isinstance(self.engine, Engine):
+            raise strange("accelerator", self.engine, "an accelerate.Accelerator", "name a device with device=")
 
     @property
     def process(self) -> int:
@@ -77,6 +89,12 @@ class Share:
         return value if self.engine is None else self.engine.reduce(value, reduction="mean")
 
     def wait(self) -> None:
-        """Until all have come so far."""
+        """Until all have come so far, however long one of them needs; at once with an error if one dies."""
         if self.engine is not None and self.processes > 1:
-            torch.distributed.barrier()
+            torch.distributed.barrier(group=_patient(torch.distributed.group.WORLD))
+
+
+@cache
+def _patient(world: object) -> Any:
+    """All processes of a group, as one that does not give up after some minutes; what one does alone may take hours."""
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grafeat.arguments import is_whole
+
 Rows = Int[Tensor, "_"]
 Index = int | slice | Sequence[int] | Tensor
 PARTS = ("train", "val", "test")
@@ -220,11 +222,6 @@ class LabelledSet:
             return [self._rows]
         labels = self._store_labels[self._rows]
         return [self._rows[labels == number] for number in range(len(self.classes))]
-
-
-def is_whole(number: object) -> bool:
-    """Whether it is a whole number, of Python or of NumPy, and no truth value."""
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def positions(index: Index, count: int) -> Rows:

@@ -1,6 +1,7 @@
 """One readable training loop for the merge and its rivals."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from grafeat.arguments import real, strange, usable, whole
 from grafeat.evaluation import checked_labels, predict
 from grafeat.fusion.committee import Committee
 from grafeat.grids import GridSet
@@ -91,15 +93,17 @@ def fit(
         checkpoint: A file that is written after each epoch. If it is there, training goes on from it, and ends as if it
             had never been interrupted; a training that was finished is read back at once. The model must be as it was
             for the first call: made anew, not trained since. Several processes must all see the file. Each member of a
-            committee has its own, with its backbone's name added.
+            committee has its own, with a number and its backbone's name added.
         accelerator: An `accelerate.Accelerator`, where several processes train one model: each takes its rows of every
             batch, so that `batch_size` is that of all together.
         progress: Whether to show a progress bar.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: If a set is empty or has no labels, or has labels beyond the model's classes; if a set lacks one of
-            the model's backbones; if `epochs` or `batch_size` is below 1; if the checkpoint is damaged, of another
-            run, that is of other settings, pictures or initial weights, or of a version that trains otherwise.
+            the model's backbones; if a number is out of its range; if there is no such device; if the checkpoint is
+            damaged, of another run, that is of other settings, pictures or initial weights, or of a version that
+            trains otherwise.
         OSError: If the checkpoint cannot be written, which is tried before the first step.
 
     Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids; the
@@ -107,40 +111,44 @@ def fit(
     a weight of its own: Wang et al., What makes training multi-modal classification networks hard?, CVPR 2020; there
     the weights come from how parts overfit, here from `grafeat.teaching.Taught.known`.
     """
+    share = Share(accelerator)
+    _check_kinds(model, train, val, unlabelled, checkpoint)
     train = train.train if "train" in train.parts else train  # else a test part would be learned
     val = val.val if val is not None and "val" in val.parts else val
     if unlabelled is not None and "unlabelled" in unlabelled.parts:
         unlabelled = unlabelled.unlabelled
     labels = _checked(model, train, val, unlabelled)
     unlabelled = None if unlabelled is None else unlabelled.only(*train.names)  # in the same order
-    epochs = _default_epochs(len(train), batch_size) * model.pace if epochs is None else epochs
-    mixup = (MIXUP if len(train) < MANY else 0.0) if mixup is None else mixup
-    _check_positive(epochs=epochs, batch_size=batch_size)
-    if not 0 <= average < 1:
-        raise ValueError(f"average: got {average}; expected a share in [0, 1); 0 takes the weights as they are")
+    size = whole("batch_size", batch_size)
     options: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing, "mixup": mixup, "own_loss": own_loss, "unlabelled_loss": unlabelled_loss,
-        "average": average, "seed": seed,
-    }  # fmt: skip
-    model.to(device or (accelerator.device if accelerator else model.device))
+        "epochs": _default_epochs(len(train), size) * model.pace if epochs is None else whole("epochs", epochs),
+        "batch_size": size,
+        "learning_rate": real("learning_rate", learning_rate, above=0),
+        "weight_decay": real("weight_decay", weight_decay),
+        "label_smoothing": real("label_smoothing", label_smoothing, below=1),
+        "mixup": (MIXUP if len(train) < MANY else 0.0) if mixup is None else real("mixup", mixup),
+        "own_loss": real("own_loss", own_loss),
+        "unlabelled_loss": real("unlabelled_loss", unlabelled_loss),
+        "average": real("average", average, below=1),
+        "seed": whole("seed", seed, least=0),
+    }
+    model.to(usable(device or (accelerator.device if accelerator else model.device)))
     model.label_counts.copy_(labels.bincount(minlength=model.num_classes))
     if isinstance(model, Committee):
         more = {"checkpoint": checkpoint, "accelerator": accelerator, "progress": progress}
         return _each_fitted(model, train, val, unlabelled, {**options, **more})
-    share = Share(accelerator)
     called = share.wrapped(model)  # with the first process's weights in all
-    settings = {"recipe": RECIPE, **options, "steps": math.ceil(len(train) / batch_size)}
+    settings = {"recipe": RECIPE, **options, "steps": math.ceil(len(train) / size)}
     if checkpoint is not None:
         settings |= {"model": described(model), **identity(model, train, val, unlabelled)}
     start, run = time.perf_counter(), _new_run(model, settings)
-    with _seeded(seed, model.device), tqdm(
-        total=epochs, desc="fit", unit="epoch", disable=not progress or share.process > 0
+    with _seeded(options["seed"], model.device), tqdm(
+        total=options["epochs"], desc="fit", unit="epoch", disable=not progress or share.process > 0
     ) as bar:
         if checkpoint is not None:
             bar.update(run.go_on(Path(checkpoint), share))
             start -= run.seconds  # of the pieces before this one
-        while len(run.rows) < epochs:
+        while len(run.rows) < options["epochs"]:
             train_loss = _trained(run, called, train, unlabelled, share)
             run.add(_epoch(run.teacher, train_loss, val, float(run.schedule.get_last_lr()[0])))
             run.seconds = time.perf_counter() - start
@@ -163,12 +171,13 @@ def _each_fitted(
 ) -> History:
     """The members of a committee, each trained on what its own backbone sees."""
     histories = {}
-    for name, member in model.members.items():
+    for number, (name, member) in enumerate(model.members.items()):
         own = [None if grids is None else grids.only(name) for grids in (val, unlabelled)]
         said = dict(options)
         if options["checkpoint"] is not None:
             path = Path(options["checkpoint"])
-            said["checkpoint"] = path.with_name(f"{path.stem}-{name}{path.suffix}")
+            plain = re.sub(r"[^\w.-]", "_", name)  # a name may hold slashes
+            said["checkpoint"] = path.with_name(f"{path.stem}-{number}-{plain}{path.suffix}")
         histories[name] = fit(member, train.only(name), val=own[0], unlabelled=own[1], **said)
     model.eval()
     return History((), -1, sum(history.seconds for history in histories.values()), histories)
@@ -276,6 +285,18 @@ def _epoch(model: GridModel, train_loss: float, val: GridSet | None, learning_ra
     return Epoch(train_loss, float(F.cross_entropy(logits, labels)), accuracy, learning_rate)
 
 
+def _check_kinds(
+    model: object, train: object, val: object, unlabelled: object, checkpoint: object
+) -> None:
+    if not isinstance(model, GridModel):
+        raise strange("model", model, "a GridModel", "make one with gf.mix or GraFeatMerge.for_grids")
+    for argument, grids in (("train", train), ("val", val), ("unlabelled", unlabelled)):
+        if not isinstance(grids, GridSet) and (grids is not None or argument == "train"):
+            raise strange(argument, grids, "a GridSet", "make one: gf.extract(…), or gf.GridSet(grids, labels)")
+    if not isinstance(checkpoint, str | Path | None):
+        raise strange("checkpoint", checkpoint, "a path", "name a file, or leave it out")
+
+
 def _checked(model: GridModel, train: GridSet, val: GridSet | None, unlabelled: GridSet | None) -> Rows:
     """The training labels, once all sets are known to fit the model and each other."""
     labels = checked_labels("train", train, model)
@@ -324,10 +345,5 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def _default_epochs(pictures: int, batch_size: int) -> int:
     shown = min(EPOCHS[1], max(EPOCHS[0], round(PICTURES_SHOWN / pictures)))
-    return max(shown, math.ceil(STEPS / math.ceil(pictures / max(1, batch_size))))
+    return max(shown, math.ceil(STEPS / math.ceil(pictures / batch_size)))
 
-
-def _check_positive(*, epochs: int, batch_size: int) -> None:
-    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{argument}: got {value}; expected 1 or more; leave it out for the default")

@@ -225,6 +225,13 @@ def test_the_fingerprint_does_not_change_with_use() -> None:
     assert used.fingerprint == fresh.fingerprint is not None
 
 
+def test_the_fingerprint_is_that_of_the_weights_as_they_are_now() -> None:
+    backbone = Backbone(body(), name="b", size=16)
+    before = backbone.fingerprint
+    backbone.module.load_state_dict(body(1).state_dict())
+    assert backbone.fingerprint == Backbone(body(1), name="b", size=16).fingerprint != before
+
+
 # Errors
 
 

@@ -151,7 +151,7 @@ write_tensors(sys.argv[1], {"large": torch.ones(100_003)}, kind="model", about={
 """
 
 
-def test_a_kill_in_the_midst_of_writing_leaves_one_scratch_file_named_after_the_file(tmp_path: Path) -> None:
+def test_what_a_kill_in_the_midst_of_writing_leaves_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
     """The kernel kills the process that writes more than it may."""
     path = written(tmp_path / "a.safetensors")
     before = path.read_bytes()
@@ -160,6 +160,23 @@ def test_a_kill_in_the_midst_of_writing_leaves_one_scratch_file_named_after_the_
     assert path.read_bytes() == before
     (left,) = {name for name in os.listdir(tmp_path) if name != path.name}
     assert re.fullmatch(r"\.a\.safetensors\.[0-9a-f]{8}\.part", left)
+    other = tmp_path / ".b.safetensors.01234567.part"
+    other.touch()
+    written(path)
+    assert {*tmp_path.iterdir()} == {path, other}
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    path, inside = tmp_path / "a", []
+
+    def content(scratch: Path) -> None:
+        files.write(path, b"meanwhile, by another")
+        inside.append(scratch.exists())
+        scratch.write_bytes(b"at last")
+
+    files.write(path, content)
+    assert inside == [True]
+    assert (path.read_bytes(), [*tmp_path.iterdir()]) == (b"at last", [path])
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync"])

@@ -102,15 +102,6 @@ def test_what_is_damaged_or_foreign_is_named_and_not_used(tmp_path: Path, harm: 
         assert read_cell(path, KEY) is None
 
 
-def test_what_a_killed_write_left_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
-    path = kept(tmp_path)
-    ours, theirs = tmp_path / f".{path.name}.0123abcd.part", tmp_path / ".other.safetensors.0123abcd.part"
-    ours.touch()
-    theirs.touch()
-    read_cell(path, KEY)
-    assert not ours.exists() and theirs.exists()
-
-
 # Content
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -212,6 +213,19 @@ def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: py
             _quick(save=path, seed=1)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_where_nothing_can_be_saved_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow, "learned", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(IsADirectoryError, match=r"path: .* is a folder; expected a file"):
+        _quick(save=tmp_path)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_seed_of_numpy_is_as_good(tmp_path: Path) -> None:
+    _quick(seed=np.int64(1), save=tmp_path / "a")
+    with pytest.raises(TypeError, match=r"seed: got 1.5; expected a whole number"):
+        _quick(seed=1.5)
 
 
 # Errors, and the bar

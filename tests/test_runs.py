@@ -393,15 +393,6 @@ def test_a_loss_that_is_no_number_is_said_at_once() -> None:
         gf.fit(built(), TRAIN, val=broken(VAL), epochs=2, progress=False)
 
 
-def test_what_another_run_is_writing_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    mine, other = tmp_path / ".run.0123abcd.part", tmp_path / ".run.long.0123abcd.part"
-    mine.touch()
-    other.touch()
-    fitted(built(), checkpoint=path)
-    assert not mine.exists() and other.exists()
-
-
 def test_features_with_a_history_of_gradients_are_learned_from(tmp_path: Path) -> None:
     listed = [gf.FeatureGrid(g.name, g.features.clone().requires_grad_()) for g in TRAIN.grids]
     history = gf.fit(

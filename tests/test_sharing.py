@@ -117,6 +117,19 @@ def test_mixed_precision_of_the_engine_is_refused_and_one_process_gets_the_model
 
 
 EPOCHS = 8
+PATH = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+WAITING = """
+    import sys, time
+    sys.path[:0] = {path!r}
+    from datetime import timedelta
+    from accelerate import Accelerator, InitProcessGroupKwargs
+    from grafeat.sharing import Share
+    short = InitProcessGroupKwargs(timeout=timedelta(seconds=2))
+    share = Share(Accelerator(cpu=True, kwargs_handlers=[short]))
+    for late in (0, 1):
+        time.sleep(4 * (share.process == late))
+        share.wait()
+"""
 SCRIPT = """
     import sys
     sys.path[:0] = {path!r}
@@ -142,8 +155,7 @@ def fitted(model: gf.GraFeatMerge, **options: object) -> gf.History:
 
 def command(folder: Path, start: str) -> list[str]:
     """Trains a model and keeps run and model in a folder."""
-    here = Path(__file__).parent
-    code = textwrap.dedent(SCRIPT).format(path=[str(here.parent), str(here)], start=start)
+    code = textwrap.dedent(SCRIPT).format(path=PATH, start=start)
     return [sys.executable, "-c", code, str(folder / "run.safetensors"), str(folder / "model.safetensors")]
 
 
@@ -154,13 +166,13 @@ def free_port() -> str:
         return str(port.getsockname()[1])
 
 
-def launched(processes: int, folder: Path) -> list[subprocess.Popen]:
-    """So many processes that train one model and talk over gloo."""
+def launched(processes: int, command: list[str]) -> list[subprocess.Popen]:
+    """So many processes that run the same and talk over gloo."""
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared |= {"WORLD_SIZE": str(processes), "ACCELERATE_USE_CPU": "true"}
     return [
         subprocess.Popen(
-            command(folder, "work()"),
+            command,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
         )
@@ -178,7 +190,7 @@ def losses(folder: Path) -> list[float]:
 def test_two_processes_of_which_some_were_killed_have_the_loss_curve_of_one(tmp_path: Path, killed: list[int]) -> None:
     alone = built()
     expected = [row.train_loss for row in fitted(alone).epochs]
-    children = launched(2, tmp_path)
+    children = launched(2, command(tmp_path, "work()"))
     while not (tmp_path / "run.safetensors").exists() and children[1].poll() is None:
         time.sleep(0.01)
     for number in killed:
@@ -188,7 +200,7 @@ def test_two_processes_of_which_some_were_killed_have_the_loss_curve_of_one(tmp_
         assert child.returncode != 0, said.decode()
         assert (child.returncode == -signal.SIGKILL) == (number in killed), said.decode()
     assert not (tmp_path / "model.safetensors").exists()
-    for child in launched(2, tmp_path):
+    for child in launched(2, command(tmp_path, "work()")):
         _, said = child.communicate(timeout=300)
         assert child.returncode == 0, said.decode()
     trained = gf.load(tmp_path / "model.safetensors")
@@ -207,3 +219,10 @@ def test_processes_that_a_notebook_starts_have_the_loss_curve_of_one(tmp_path: P
     assert losses(tmp_path) == pytest.approx(expected, rel=1e-4)
     trained = gf.load(tmp_path / "model.safetensors")
     torch.testing.assert_close(trained(TRAIN).logits, alone(TRAIN).logits, atol=1e-3, rtol=1e-3)
+
+
+def test_who_waits_for_another_does_not_give_up_when_it_takes_long() -> None:
+    code = textwrap.dedent(WAITING).format(path=PATH)
+    for child in launched(2, [sys.executable, "-c", code]):
+        _, said = child.communicate(timeout=300)
+        assert child.returncode == 0, said.decode()

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -495,8 +496,14 @@ def test_a_committees_members_are_trained_each_by_itself(tmp_path: Path) -> None
     assert equal(together.members["vit"], alone)
     assert history.members["vit"].epochs == row.epochs and history.epochs == ()
     assert "2 members" in repr(history) and "  vit: History: 2 epochs" in repr(history)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-lite.safetensors", "run-vit.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0-lite.safetensors", "run-1-vit.safetensors"]
     assert together.label_counts.tolist() == GRIDS.labels.bincount().tolist()
+
+
+def test_members_whose_names_hold_slashes_have_checkpoints_too(tmp_path: Path) -> None:
+    grids = GridSet([FeatureGrid(f"hub/{grid.name}", grid.features) for grid in GRIDS.grids], GRIDS.labels)
+    fit(gf.mix("ensemble", grids, num_classes=T), grids, epochs=1, progress=False, checkpoint=tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0-hub_lite", "run-1-hub_vit"]
 
 
 @pytest.mark.parametrize("argument", ["val", "unlabelled"])
@@ -528,10 +535,53 @@ def test_there_must_be_pictures_without_labels_if_they_are_given() -> None:
         fitted(built(), unlabelled=GRIDS[:0])
 
 
-@pytest.mark.parametrize("average", [-0.1, 1.0, 1.5])
-def test_the_average_is_a_share(average: float) -> None:
-    with pytest.raises(ValueError, match=rf"average: got {average}; expected a share in \[0, 1\)"):
-        fitted(built(), average=average)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"average": 1.5}, ValueError, r"average: got 1.5; expected a share in \[0, 1\)"),
+        ({"label_smoothing": 1}, ValueError, r"label_smoothing: got 1; expected a share in \[0, 1\)"),
+        ({"learning_rate": 0.0}, ValueError, r"learning_rate: got 0.0; expected a number above 0"),
+        ({"weight_decay": -1}, ValueError, r"weight_decay: got -1; expected 0 or more"),
+        ({"mixup": float("nan")}, ValueError, r"mixup: got nan; expected 0 or more"),
+        ({"own_loss": -1}, ValueError, r"own_loss: got -1; expected 0 or more"),
+        ({"unlabelled_loss": "much"}, TypeError, r"unlabelled_loss: got 'much'; expected a number"),
+        ({"epochs": 2.5}, TypeError, r"epochs: got 2.5; expected a whole number"),
+        ({"epochs": 0}, ValueError, r"epochs: got 0; expected 1 or more"),
+        ({"batch_size": 0}, ValueError, r"batch_size: got 0; expected 1 or more"),
+        ({"seed": -1}, ValueError, r"seed: got -1; expected 0 or more"),
+        ({"device": "nowhere"}, ValueError, r"device: got 'nowhere', which cannot be used here"),
+        ({"checkpoint": 5}, TypeError, r"checkpoint: got 5; expected a path"),
+        ({"accelerator": "x"}, TypeError, r"accelerator: got 'x'; expected an accelerate.Accelerator"),
+        ({"val": [1]}, TypeError, r"val: got a list; expected a GridSet"),
+        ({"unlabelled": [1]}, TypeError, r"unlabelled: got a list; expected a GridSet"),
+    ],
+)
+def test_what_cannot_be_trained_with_is_refused_before_anything_is_changed(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    model = built()
+    before = state(model)
+    with pytest.raises(error, match=message):
+        fitted(model, **options)
+    assert equal(model, before)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_model_and_grids_to_learn_from_are_asked_for() -> None:
+    with pytest.raises(TypeError, match="model: got a Linear; expected a GridModel"):
+        fit(torch.nn.Linear(2, 2), GRIDS)
+    with pytest.raises(TypeError, match="train: got a list; expected a GridSet"):
+        fit(built(), [1])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_of_numpy_train_alike_and_a_checkpoint_takes_them(tmp_path: Path) -> None:
+    plain, model = built(), built()
+    fitted(plain, seed=3, learning_rate=0.25, checkpoint=tmp_path / "a")
+    mine = {"seed": np.int64(3), "learning_rate": np.float32(0.25), "epochs": np.int64(2), "batch_size": np.int32(17)}
+    fitted(model, **mine, checkpoint=tmp_path / "a")  # which is read back
+    assert equal(plain, model)
 
 
 # Batches

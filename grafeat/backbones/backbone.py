@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import chain
 from typing import Self
 
@@ -151,9 +150,9 @@ class Backbone:
         _, h, w = self._shape(self.size or _pair(size))
         return h, w
 
-    @cached_property
+    @property
     def fingerprint(self) -> str | None:
-        """SHA-256 of the weights and of all else that shapes the features, or None.
+        """SHA-256 of the weights and of all else that shapes the features, as they are now, or None.
 
         It is None if the module or `view` holds something that cannot be recognised again; `unrecognised` names it.
         Plain values, containers, tensors, dataclasses, modules and configuration objects can be, and functions and

@@ -14,9 +14,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from grafeat.arguments import whole
 from grafeat.backbones.augment import augment
 from grafeat.backbones.backbone import Backbone
-from grafeat.files import read_tensors, write_tensors
+from grafeat.files import check_writable, read_tensors, write_tensors
 from grafeat.pictures import PictureSet
 
 Kind = Literal["small_cnn", "small_vit"]
@@ -74,8 +75,10 @@ def train_backbone(
         The frozen backbone, which brings every picture to 28 × 28 and normalises it.
 
     Raises:
+        TypeError: If `seed` or `epochs` is no whole number.
         ValueError: If the kind is unknown; if the pictures have no labels, or of one class only; if `epochs`
-            is below 1; if a file that is not of this function stands at `save`: it stays as it is.
+            is below 1 or `seed` below 0; if a file that is not of this function stands at `save`: it stays as it is.
+        OSError: If `save` cannot be written, which is tried before the training.
 
     Source: a transformer on a convolutional stem: Xiao et al., "Early Convolutions Help Transformers See
         Better" (NeurIPS 2021); ours pools instead of striding.
@@ -84,13 +87,14 @@ def train_backbone(
         raise ValueError(f"kind: got {kind!r}; expected small_cnn or small_vit; wrap others with Backbone(…)")
     chosen = pictures.train if "train" in pictures.parts else pictures
     labels = _checked_labels(chosen)
-    epochs = EPOCHS[kind] if epochs is None else epochs
-    if epochs < 1:
-        raise ValueError(f"epochs: got {epochs}; expected 1 or more; leave it out for {EPOCHS[kind]}")
+    seed, default = whole("seed", seed, least=0), EPOCHS[kind]
+    epochs = default if epochs is None else whole("epochs", epochs, remedy=f"leave it out for {default}")
     call = _Call(kind, seed, epochs, chosen.name, len(chosen), _content(chosen, labels), RECIPE)
     path = None if save is None else Path(save)
     if path is not None and _kept(path, call):
         return load_trained(path, name=name)
+    if path is not None:
+        check_writable(path)
     trained, _ = learned(kind, resized(chosen), labels, seed=seed, epochs=epochs, progress=progress)
     if path is not None:
         write_tensors(path, trained.state_dict(), kind=FILE, about={"call": asdict(call)})
@@ -274,7 +278,7 @@ def _content(pictures: PictureSet, labels: Int[Tensor, " n"]) -> str:
 
 def _kept(path: Path, call: _Call) -> bool:
     """Whether the file has what this call would give; a file that is not ours is refused, so that it stays."""
-    if not path.exists():
+    if not path.is_file():
         return False
     try:
         _, about = read_tensors(path, kind=FILE)

@@ -17,7 +17,6 @@ from torch import Tensor
 from grafeat.files import read_tensors, write_tensors
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
-from grafeat.runs import clear_remains
 
 LAB = 2  # goes up with every change of the package that changes a figure, so that what is kept is made anew
 KIND = "lab cell"
@@ -109,15 +108,12 @@ def write_cell(path: Path, key: Key, cell: Cell) -> None:
 def read_cell(path: Path, key: Key) -> Cell | None:
     """The cell that was kept, or None if it has to be made, as it is not there or cannot be used.
 
-    Clears away what a run that was killed while it wrote this cell has left.
-
     Args:
         path: Its file.
         key: What decides it; another key in the file means that it is of something else.
     Warns:
         UserWarning: If the file is damaged or foreign; names it.
     """
-    clear_remains(path)
     if not path.exists():
         return None
     try:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from tqdm.auto import tqdm
 
+from grafeat.arguments import is_whole
 from grafeat.grids import GridSet
 from grafeat.lab.bench import Bench
 from grafeat.lab.cells import Cell
@@ -17,7 +18,6 @@ from grafeat.lab.keys import Keys
 from grafeat.lab.lessons import Lesson, lessons
 from grafeat.lab.table import Judged, rows
 from grafeat.lab.task import Task
-from grafeat.splits import is_whole
 
 ORDER = ("way", "merge", "control")
 ONE_TASK = "given grids"  # what a task is called that was given as grids alone

@@ -5,19 +5,13 @@ from typing import TypeVar
 
 import torch
 
+from grafeat.arguments import is_whole, strange, usable
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Engine
-from grafeat.splits import is_whole
 from grafeat.store.index import DTYPES
 
 T = TypeVar("T")
-
-
-def strange(argument: str, given: object, expected: str, remedy: str) -> TypeError:
-    """The error for an argument of another type."""
-    shown = repr(given) if isinstance(given, str | int | float | None) else f"a {type(given).__name__}"
-    return TypeError(f"{argument}: got {shown}; expected {expected}; {remedy}")
 
 
 def backbones_in(argument: str, given: Iterable[Backbone] | Backbone) -> list[Backbone]:
@@ -60,19 +54,7 @@ def check(
 
 def place(device: torch.device | str, accelerator: Engine | None) -> torch.device:
     """Where the backbones run."""
-    if isinstance(accelerator, Engine):
-        return torch.device(accelerator.device)
-    if accelerator is not None:
-        raise strange("accelerator", accelerator, "an accelerate.Accelerator", "name a device with device=")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all three
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device: got {device!r}, which cannot be used here ({reason}); expected a device of this machine, such as "
-            "'cpu' or 'cuda'; leave it out for the CPU"
-        ) from error
-    return torch.device(device)
+    return usable(device) if accelerator is None else torch.device(accelerator.device)
 
 
 def _several(argument: str, given: object, kind: type[T], remedy: str) -> list[T]:

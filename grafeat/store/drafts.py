@@ -1,7 +1,7 @@
 """What a store's folders will say of each backbone's grids: by it they are found again, and processes agree on it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,19 +23,20 @@ def drafts_of(
     Raises:
         ValueError: If a backbone holds what cannot be recognised; if processes have other backbones or pictures.
     """
+    known = {backbone.name: backbone.fingerprint for backbone in backbones}  # once, as all weights are read for it
     for backbone in backbones:
-        if backbone.fingerprint is None:
+        if known[backbone.name] is None:
             raise ValueError(
                 f"store: backbone {backbone.name!r} holds {backbone.unrecognised}, which cannot be recognised in a "
                 "later run; expected plain values, tensors, dataclasses, and functions of these; keep it outside, or "
                 "extract without store="
             )
-    said = next(name for name, known in DTYPES.items() if known == dtype)
+    said = next(name for name, each in DTYPES.items() if each == dtype)
     if share.processes > 1:
-        _check_agreed(backbones, pictures, said, share)
+        _check_agreed(known, pictures, said, share)
     drafts, whole = {}, content(pictures, share)
     for backbone in backbones:
-        key = Key(str(backbone.fingerprint), whole, said, len(pictures))
+        key = Key(str(known[backbone.name]), whole, said, len(pictures))
         x0, y0, x1, y1 = map(float, backbone.field)
         drafts[backbone.name] = Index(key, backbone.name, pictures.name, (x0, y0, x1, y1), (1, 1, 1))
     return drafts
@@ -54,10 +55,10 @@ def content(pictures: PictureSet, share: Share) -> str:
     return hashlib.sha256(whole.to(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def _check_agreed(backbones: Sequence[Backbone], pictures: PictureSet, dtype: str, share: Share) -> None:
+def _check_agreed(backbones: Mapping[str, str | None], pictures: PictureSet, dtype: str, share: Share) -> None:
     """Raise unless all processes extract the same, so far as it shows without reading all pictures."""
     some = pictures[:: max(1, len(pictures) // SAMPLE)].fingerprint
-    models = sorted((backbone.name, str(backbone.fingerprint)) for backbone in backbones)
+    models = sorted(backbones.items())
     for argument, own, remedy in (
         ("pictures", f"{len(pictures)} {some}", "pass the whole set, in one order: extract shares it out itself"),
         ("backbones, dtype", f"{models} {dtype}", "load the same weights in every process"),
@@ -73,6 +74,7 @@ def _check_agreed(backbones: Sequence[Backbone], pictures: PictureSet, dtype: st
 def _sum(numbers: Tensor, share: Share) -> Tensor:
     if share.engine is None:
         return numbers
+    share.wait()  # patiently, which `reduce` is not: another process may have hashed for longer
     total: Tensor = share.engine.reduce(numbers.to(share.engine.device), reduction="sum")
     return total.cpu()
 

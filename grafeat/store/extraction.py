@@ -83,7 +83,7 @@ def extract(
     """
     backbones = backbones_in("backbones", backbones)
     check(backbones, pictures, batch_size, workers, dtype)
-    where, share = place(device, accelerator), Share(accelerator)
+    share, where = Share(accelerator), place(device, accelerator)
     task = Task(pictures, batch_size, where, dtype, progress and share.process == 0, workers, skip_unreadable)
     kept: Mapping[str, Kept | Memory]
     if store is None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from grafeat.arguments import strange
 from grafeat.backbones.backbone import Backbone
 from grafeat.files import size
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Share
-from grafeat.store.arguments import backbones_in, pictures_in, strange
+from grafeat.store.arguments import backbones_in, pictures_in
 from grafeat.store.contents import PART, PARTS, contents, is_own
 from grafeat.store.drafts import content
 from grafeat.store.folder import Damage, DamageError, check_header, damages, read_index, reading
