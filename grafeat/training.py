@@ -192,7 +192,7 @@ def _trained(
     batches = torch.randperm(len(train)).split(run.settings["batch_size"])
     more = None if unlabelled is None else _drawn(len(unlabelled), len(batches), run.settings["batch_size"] // 2)
     begins = TAUGHT_FROM * run.settings["epochs"] * run.settings["steps"]
-    total = 0.0
+    losses = []
     run.model.train()
     for number, rows in enumerate(batches):
         if more is not None and run.schedule.last_epoch >= begins:
@@ -204,8 +204,9 @@ def _trained(
         run.optimiser.step()
         run.schedule.step()
         run.averaged.update_parameters(run.model)
-        total += float(share.mean(loss.detach())) * len(rows)
-    return total / len(train)
+        losses.append(loss.detach())
+    means = share.mean(torch.stack(losses)).tolist()  # now, as a GPU is waited for each time that a number is asked for
+    return sum(loss * len(rows) for loss, rows in zip(means, batches, strict=True)) / len(train)
 
 
 def _drawn(count: int, batches: int, size: int) -> list[Rows]:
