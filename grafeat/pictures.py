@@ -54,10 +54,28 @@ class PictureSet(LabelledSet):
     @property
     def pictures(self) -> Pictures:
         """The pictures (b, 3, H, W), float32 in [0, 1], grey repeated; a list of (3, H, W) if sizes vary."""
+        kept = self.kept
+        return as_floats(kept) if isinstance(kept, Tensor) else [as_floats(picture) for picture in kept]
+
+    @property
+    def kept(self) -> Tensor | list[Tensor]:
+        """The pictures before they are scaled, to be read only: (b, c, H, W) or a list of (c, H, W), c 1 or 3.
+
+        They are uint8 in 0 to 255, as all files are, or float32 in [0, 1]; `as_floats` makes `pictures` of them.
+        """
         if isinstance(self._stored, Tensor):
-            return _as_float(take(self._stored, self._rows))
-        decoded = [_as_float(_decoded(self._stored[row])) for row in self._rows.tolist()]
-        return torch.stack(decoded) if len({picture.shape for picture in decoded}) == 1 else decoded
+            return take(self._stored, self._rows)
+        decoded = [_decoded(self._stored[row]) for row in self._rows.tolist()]
+        if len({picture.dtype for picture in decoded}) > 1:
+            decoded = [as_floats(picture) for picture in decoded]
+        if len({picture.shape[-2:] for picture in decoded}) != 1:
+            return decoded
+        return torch.stack([picture.expand(3, -1, -1) for picture in decoded])
+
+    @property
+    def in_files(self) -> bool:
+        """Whether every picture is a file, so that other processes can decode them."""
+        return all(isinstance(picture, Path) for picture in self._stored)
 
     @property
     def fingerprint(self) -> str:
@@ -137,9 +155,15 @@ def _decoded(picture: Tensor | Path) -> Tensor:
     return read_picture(picture) if isinstance(picture, Path) else picture
 
 
-def _as_float(pictures: Tensor) -> Tensor:
-    """Float32 in [0, 1] with three channels; never the store's own memory, which a caller could spoil."""
-    scaled = pictures / 255 if pictures.dtype == torch.uint8 else pictures.clone()
+def as_floats(pictures: Tensor) -> Float[Tensor, "*b 3 h w"]:
+    """Pictures (*b, c, h, w) in float32 and [0, 1] with three channels, alike to the bit on every device.
+
+    They never share the memory of what is given, which a caller could spoil.
+    """
+    if pictures.dtype == torch.uint8:  # a GPU would not divide by a plain 255, but multiply by its rounded inverse
+        scaled = pictures / torch.full((), 255.0, device=pictures.device)
+    else:
+        scaled = pictures.clone()
     return scaled if scaled.shape[-3] == 3 else scaled.expand(*scaled.shape[:-3], 3, -1, -1)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grafeat.pictures import PictureSet, read_picture
+from grafeat.pictures import PictureSet, as_floats, read_picture
 
 N, H, W = 7, 5, 3
 
@@ -29,6 +29,12 @@ def _saved(folder: Path, name: str, array: np.ndarray, **options: object) -> Pat
 def test_bytes_become_floats_in_0_to_1() -> None:
     stored = _pictures()
     assert torch.equal(PictureSet(stored).pictures, stored.float() / 255)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_scales_bytes_to_the_same_floats() -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(as_floats(every.cuda()).cpu(), as_floats(every))
 
 
 def test_floats_stay_and_grey_is_repeated() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_store import SIDE, calls, lite, same, taken, vit
+from test_store import SIDE, calls, lite, pictures, same, taken, vit
 
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
@@ -127,6 +127,28 @@ def test_other_processes_decode_alike(tmp_path: Path, files: Callable[..., Pictu
     with pytest.warns(UserWarning, match="left out 1"):  # where nothing is left to decode, none is started
         again = taken(backbones, shown, tmp_path / "store", skip_unreadable=True, workers=10_000)
     assert same(again, expected)
+
+
+def test_a_batch_travels_as_one_tensor_of_bytes(tmp_path: Path) -> None:
+    sizes, generator = [(5, 7), (11, 3), (2, 13)], np.random.default_rng(0)
+    for number, (h, w) in enumerate(sizes):
+        Image.fromarray(generator.integers(256, size=(h, w, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    shown = PictureSet([tmp_path / f"{number}.png" for number in range(3)])
+    (batch,) = loaded(Batches(shown, [(0, 3)]), workers=1, device=torch.device("cpu"))
+    assert (batch.kept.dtype, batch.kept.numel()) == (torch.uint8, 3 * sum(h * w for h, w in sizes))
+    assert [tuple(picture.shape) for picture in batch.pictures] == [(3, *size) for size in sizes]
+    assert all(map(torch.equal, batch.pictures, shown.pictures))
+
+
+def test_pictures_of_several_kinds_in_one_batch_stay_what_they_are() -> None:
+    shown = PictureSet([torch.rand(1, 5, 7), torch.full((3, 11, 3), 200, dtype=torch.uint8), torch.rand(3, 5, 7)])
+    (batch,) = loaded(Batches(shown, [(0, 3)]), device=torch.device("cpu"))
+    assert all(map(torch.equal, batch.pictures, shown.pictures))
+
+
+def test_no_process_is_started_for_pictures_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "DataLoader", None)
+    assert same(taken([lite()], pictures(), workers=2), taken([lite()], pictures()))
 
 
 def test_batches_are_read_when_they_are_needed(files: Callable[..., PictureSet]) -> None:

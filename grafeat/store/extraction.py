@@ -61,7 +61,7 @@ def extract(
         dtype: Floating-point type of the grids that are kept. float16 halves them and rounds to 3 to 4 digits.
         progress: Whether to show a progress bar, with the rate and the time left.
         workers: Processes that decode picture files meanwhile; 0 for this one alone. They are started afresh, so a
-            script needs its `if __name__ == "__main__":`.
+            script needs its `if __name__ == "__main__":`. For pictures in memory, none is started.
         skip_unreadable: Leave out pictures that cannot be read, with a warning that names the first ten; labels and
             parts stay in step. Otherwise the first one stops the run.
         repair: Check every byte of what is found, and compute anew the batches that are damaged, and those with a
