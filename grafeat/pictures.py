@@ -13,6 +13,11 @@ from torch import Tensor
 from grafeat.splits import LabelledSet, Rows, take
 
 Pictures = Float[Tensor, "b 3 h w"] | list[Float[Tensor, "3 _ _"]]
+DEEP = ("PNG", "PPM")  # formats whose whole numbers Pillow brings to 16 bits, whatever it calls them
+
+
+class UnreadableError(ValueError):
+    """A picture file is missing, damaged, or of a kind that is not read: whoever is asked to may leave it out."""
 
 
 class PictureSet(LabelledSet):
@@ -22,6 +27,7 @@ class PictureSet(LabelledSet):
         pictures: A tensor (n, 3, H, W) or (n, 1, H, W), or a list of tensors (3, H, W) or (1, H, W) whose
             sizes may differ: uint8 in 0 to 255, or floating point in [0, 1]. Or a list of paths to picture
             files, read whenever they are asked for: upright by their EXIF tag, on white where transparent.
+            Of grey, 8 or 16 bits are read; floats and 32-bit numbers do not say how large white is.
         labels: Class numbers (n,), or None.
         classes: Names of the classes; numbered if absent.
         name: What to call the set.
@@ -122,16 +128,26 @@ def read_picture(path: Path) -> UInt8[Tensor, "3 h w"]:
     """A picture file as colours: upright by its EXIF tag, on white where transparent, 16-bit grey cut to 8.
 
     Raises:
-        ValueError: If the file is missing, damaged, or no picture.
+        UnreadableError: If the file is missing, damaged, or no picture; if it holds floats or 32-bit numbers, of which
+            nothing says how large white is.
     """
     try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(_in_colours(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
+        return torch.from_numpy(_colours(path)).permute(2, 0, 1)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files get every kind of it out of Pillow's readers, by format
+        raise UnreadableError(
             f"pictures: cannot read {path} ({error}); expected a whole picture file; replace it, or pass "
             "skip_unreadable=True to leave such files out"
         ) from error
+
+
+def _colours(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    with Image.open(path) as image:
+        if image.mode == "F" or (image.mode == "I" and image.format not in DEEP):
+            kind = "floats" if image.mode == "F" else "signed or 32-bit numbers"
+            raise ValueError(f"it holds {kind}, and nothing says how large white is; save 8 bits, or 16 of grey")
+        return np.array(_in_colours(ImageOps.exif_transpose(image)))
 
 
 def _in_colours(image: Image.Image) -> Image.Image:
@@ -146,7 +162,7 @@ def _in_colours(image: Image.Image) -> Image.Image:
 def _is_readable(picture: Tensor | Path) -> bool:
     try:
         _decoded(picture)
-    except ValueError:
+    except UnreadableError:
         return False
     return True
 

@@ -1,12 +1,13 @@
 """PictureSet: what is accepted, what comes out, and that pictures are read only when asked for."""
 
 import hashlib
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from grafeat.pictures import PictureSet, as_floats, read_picture
 
@@ -21,6 +22,10 @@ def _pictures(channels: int = 3, seed: int = 0) -> torch.Tensor:
 def _saved(folder: Path, name: str, array: np.ndarray, **options: object) -> Path:
     Image.fromarray(array).save(folder / name, **options)
     return folder / name
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 # What comes out
@@ -131,7 +136,43 @@ def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
     assert read_picture(path)[:, 0].T.tolist() == [[0] * 3, [100] * 3, [255] * 3]
 
 
+def test_grey_of_16_bits_keeps_its_shades_in_every_format(tmp_path: Path) -> None:
+    deep = np.array([[0, 257 * 100, 65535]], np.uint16)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 3 1 65535\n" + deep.astype(">u2").tobytes())
+    (tmp_path / "twelve.pgm").write_bytes(b"P5 3 1 4095\n" + (deep >> 4).astype(">u2").tobytes())
+    for path in (_saved(tmp_path, "deep.tif", deep), tmp_path / "deep.pgm", tmp_path / "twelve.pgm"):
+        assert read_picture(path)[0].tolist() == [[0, 100, 255]]
+
+
 # Errors
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floats"), (np.int32, "signed or 32-bit numbers")])
+def test_numbers_whose_white_is_unknown_are_refused(tmp_path: Path, dtype: type, kind: str) -> None:
+    path = _saved(tmp_path, "any.tif", np.array([[0, 1, 252]], dtype))
+    with pytest.raises(ValueError, match=rf"cannot read .*any\.tif \(it holds {kind}, .*save 8 bits, or 16 of grey"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, EOFError, struct.error, KeyError, ZeroDivisionError])
+def test_whatever_pillow_makes_of_a_damaged_file_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    path = _saved(tmp_path, "any.png", np.zeros((H, W, 3), np.uint8))
+    monkeypatch.setattr(Image.Image, "load", lambda image: _raise(kind("odd")))
+    with pytest.raises(ValueError, match=r"cannot read .*any\.png \(.*odd"):
+        read_picture(path)
+    monkeypatch.setattr(Image.Image, "load", lambda image: _raise(MemoryError()))
+    with pytest.raises(MemoryError):
+        read_picture(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow has no AVIF here")
+def test_a_damaged_avif_is_left_out(tmp_path: Path) -> None:
+    good = _saved(tmp_path, "good.avif", np.full((16, 16, 3), 7, np.uint8))
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(good.read_bytes()[:-40] + b"\xff" * 40)
+    assert PictureSet([good, bad], skip_unreadable=True).skipped == (bad,)
 
 
 def test_an_unreadable_file_is_named_or_skipped(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from grafeat.pictures import Pictures, PictureSet, as_floats
+from grafeat.pictures import Pictures, PictureSet, UnreadableError, as_floats
 from grafeat.store.index import Rows
 
 
@@ -64,7 +64,7 @@ class Batches(Dataset[Batch]):
         start, stop = self.rows[number]
         try:
             return self._read((start, stop), range(start, stop))
-        except ValueError:
+        except UnreadableError:
             bad = tuple(row for row in range(start, stop) if why_unreadable(self.pictures, row))
         good = [row for row in range(start, stop) if row not in bad]
         return self._read((start, stop), good, bad)
@@ -80,8 +80,8 @@ class Batches(Dataset[Batch]):
 def why_unreadable(pictures: PictureSet, row: int) -> str | None:
     """Why the picture at a position cannot be read; None if it can."""
     try:
-        _ = pictures[row].pictures
-    except ValueError as error:
+        _ = pictures[row].kept
+    except UnreadableError as error:
         return str(error)
     return None
 
