@@ -13,7 +13,8 @@ from test_store import SIDE, calls, lite, pictures, same, taken, vit
 
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
-from grafeat.store import batches
+from grafeat.sharing import Share
+from grafeat.store import batches, drafts
 from grafeat.store.batches import Batch, Batches, loaded
 
 __all__ = ["calls"]  # a fixture
@@ -127,6 +128,47 @@ def test_other_processes_decode_alike(tmp_path: Path, files: Callable[..., Pictu
     with pytest.warns(UserWarning, match="left out 1"):  # where nothing is left to decode, none is started
         again = taken(backbones, shown, tmp_path / "store", skip_unreadable=True, workers=10_000)
     assert same(again, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [("another", {}), ("another", {"workers": 1}), ("damaged", {"skip_unreadable": True}), ("gone", {"repair": True})],
+)
+def test_a_file_that_changes_meanwhile_is_refused_and_named(
+    tmp_path: Path,
+    files: Callable[..., PictureSet],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    options: dict[str, object],
+) -> None:
+    shown, known, path = files(), drafts.content, tmp_path / "07.png"
+    whole = path.read_bytes()
+
+    def changed(*given: object) -> str:
+        found = known(*given)
+        if change == "gone":
+            path.unlink()
+        else:
+            path.write_bytes((tmp_path / "06.png").read_bytes() if change == "another" else whole[:99])
+        return found
+
+    monkeypatch.setattr(drafts, "content", changed)
+    with pytest.raises(ValueError, match=rf"^pictures: {path} has changed while this run was on; .*call again"):
+        taken([lite()], shown, tmp_path / "store", batch_size=4, **options)
+    monkeypatch.undo()
+    path.write_bytes(whole)
+    assert same(taken([lite()], shown, tmp_path / "store", batch_size=4), taken([lite()], shown))
+
+
+def test_a_file_that_appears_meanwhile_is_refused(tmp_path: Path, files: Callable[..., PictureSet]) -> None:
+    shown, path = files(), tmp_path / "07.png"
+    whole = path.read_bytes()
+    path.unlink()
+    known = drafts.remembered(shown, Share())
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"07\.png has changed"):
+        _ = known.pictures
+    assert len(shown.pictures) == COUNT and known.fingerprint != shown.fingerprint
 
 
 def test_a_batch_travels_as_one_tensor_of_bytes(tmp_path: Path) -> None:

@@ -22,12 +22,15 @@ class Batch:
             if none can be read.
         shapes: The (c, H, W) of each, where sizes differ.
         unreadable: The positions of the others.
+        refused: Why the run must end here: a file is no longer what it was. Raised in another process, it would end as
+            the last line of a traceback.
     """
 
     rows: Rows
     kept: Tensor | None
     shapes: tuple[torch.Size, ...] = ()
     unreadable: tuple[int, ...] = ()
+    refused: str | None = None
 
     @cached_property
     def pictures(self) -> Pictures | None:
@@ -61,13 +64,18 @@ class Batches(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Batch:
-        start, stop = self.rows[number]
+        rows = self.rows[number]
         try:
-            return self._read((start, stop), range(start, stop))
+            return self._readable(rows)
+        except ValueError as error:
+            return Batch(rows, None, refused=str(error))
+
+    def _readable(self, rows: Rows) -> Batch:
+        try:
+            return self._read(rows, range(*rows))
         except UnreadableError:
-            bad = tuple(row for row in range(start, stop) if why_unreadable(self.pictures, row))
-        good = [row for row in range(start, stop) if row not in bad]
-        return self._read((start, stop), good, bad)
+            bad = tuple(row for row in range(*rows) if why_unreadable(self.pictures, row))
+        return self._read(rows, [row for row in range(*rows) if row not in bad], bad)
 
     def _read(self, rows: Rows, good: Sequence[int], bad: tuple[int, ...] = ()) -> Batch:
         kept = self.pictures[good].kept if good else None
@@ -78,7 +86,11 @@ class Batches(Dataset[Batch]):
 
 
 def why_unreadable(pictures: PictureSet, row: int) -> str | None:
-    """Why the picture at a position cannot be read; None if it can."""
+    """Why the picture at a position cannot be read; None if it can.
+
+    Raises:
+        ValueError: If its file is no longer what it was.
+    """
     try:
         _ = pictures[row].kept
     except UnreadableError as error:
@@ -95,7 +107,7 @@ def loaded(batches: Batches, *, workers: int = 0, device: torch.device) -> Itera
         device: Where they are needed.
     """
     here: Iterable[Batch] = (batches[number] for number in range(len(batches)))
-    if workers and len(batches) and batches.pictures.in_files:
+    if workers and len(batches) and batches.pictures.files == len(batches.pictures):
         # Started afresh, not forked: a forked process would hold the store's lock beyond its parent's death. The
         # generator keeps the global random state as it is.
         here = DataLoader(
