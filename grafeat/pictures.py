@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from grafeat.splits import LabelledSet, Rows, take
+from grafeat.splits import Index, LabelledSet, take
 
 Pictures = Float[Tensor, "b 3 h w"] | list[Float[Tensor, "3 _ _"]]
 DEEP = ("PNG", "PPM")  # formats whose whole numbers Pillow brings to 16 bits, whatever it calls them
@@ -34,13 +34,14 @@ class PictureSet(LabelledSet):
         labels: Class numbers (n,), or None.
         classes: Names of the classes; numbered if absent.
         name: What to call the set.
-        parts: Rows of the parts `train`, `val` and `test`.
+        parts: Where the pictures of the parts `train`, `val` and `test` stand, from 0; as for `with_parts`.
         skip_unreadable: Read every picture file once, now, and leave out those that fail: `skipped` has
             their paths.
 
     Raises:
-        TypeError: If the pictures are of another type.
+        TypeError: If the pictures, the name or the parts are of another type.
         ValueError: If there is none; if their shape or range is another; if labels do not fit.
+        IndexError: If a part has a picture that is not there.
     """
 
     _remembered: UInt8[Tensor, "n 32"] | None = None  # of each row, once `remembering` has been asked
@@ -52,9 +53,11 @@ class PictureSet(LabelledSet):
         *,
         classes: Sequence[str] | None = None,
         name: str = "pictures",
-        parts: Mapping[str, Rows] | None = None,
+        parts: Mapping[str, Index] | None = None,
         skip_unreadable: bool = False,
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name: got {name!r}; expected a string; leave it out for 'pictures'")
         self.name = name
         self.skipped: tuple[Path, ...] = ()
         self._stored = _stored(pictures)

@@ -237,6 +237,35 @@ def test_labels_must_fit() -> None:
         PictureSet(_pictures(), [0, 0, 0, 0, 0, 1, 1]).few_labels(3)
 
 
+def test_parts_are_named_as_an_index_is() -> None:
+    stored = _pictures()
+    parts = {"train": range(3), "val": [-1], "test": torch.arange(N) % 2 == 0, "unlabelled": slice(5, None)}
+    whole = PictureSet(stored, parts=parts)
+    assert {part: rows.tolist() for part, rows in whole.part_positions.items()} == {
+        "train": [0, 1, 2], "val": [6], "test": [0, 2, 4, 6], "unlabelled": [5, 6]
+    }  # fmt: skip
+    assert torch.equal(whole.val.pictures, stored[-1:] / 255)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"name": 5}, TypeError, "name: got 5; expected a string"),
+        ({"name": None}, TypeError, "name: got None; expected a string"),
+        ({"parts": [0, 1]}, TypeError, r"parts: got list; expected the positions of each part; write \{'train':"),
+        ({"parts": {"train": [0, 7]}}, IndexError, "parts, 'train': got 7, but the set has 7 pictures"),
+        ({"parts": {"val": torch.tensor([0.5])}}, TypeError, "parts, 'val': got torch.float32 .*whole numbers"),
+        ({"parts": {"val": "all"}}, TypeError, "parts, 'val': got 'all'; expected whole numbers"),
+        ({"parts": {"val": None}}, TypeError, "parts, 'val': got None; expected whole numbers"),
+    ],
+)
+def test_a_name_or_parts_of_another_kind_are_refused_at_once(
+    unchecked: None, given: dict[str, object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=f"^{message}"):
+        PictureSet(_pictures(), **given)
+
+
 # Printing
 
 

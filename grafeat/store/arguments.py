@@ -65,7 +65,7 @@ def place(device: torch.device | str, accelerator: Engine | None) -> torch.devic
     if accelerator is not None:
         raise strange("accelerator", accelerator, "an accelerate.Accelerator", "name a device with device=")
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all three
         reason = str(error).partition("\n")[0]
         raise ValueError(
