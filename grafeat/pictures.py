@@ -115,7 +115,8 @@ class PictureSet(LabelledSet):
     def remembering(self, digests: UInt8[Tensor, "b 32"]) -> Self:
         """The same set, which from now on refuses a file whose content has another digest than it has here.
 
-        Its `pictures` raise a ValueError then that is no `UnreadableError`: the file was not left out, but changed.
+        Its `pictures` raise a ValueError then that is no `UnreadableError`: such a file is not to be left out. One that
+        cannot be opened any more is.
         """
         view = copy.copy(self)
         view._remembered = torch.zeros(len(self._stored), 32, dtype=torch.uint8)
@@ -140,7 +141,8 @@ class PictureSet(LabelledSet):
         if not isinstance(stored, Path):
             return stored
         raw = _read(stored)
-        if self._remembered is not None and _digest(raw) != self._remembered[row].numpy().tobytes():
+        known = None if self._remembered is None else self._remembered[row].numpy().tobytes()
+        if known and isinstance(raw, bytes) and _digest(raw) != known:
             raise ValueError(
                 f"pictures: {stored} has changed while this run was on; expected the content that it had at first, by "
                 "which its features are found again; call again once nothing writes it"

@@ -132,7 +132,7 @@ def test_other_processes_decode_alike(tmp_path: Path, files: Callable[..., Pictu
 
 @pytest.mark.parametrize(
     ("change", "options"),
-    [("another", {}), ("another", {"workers": 1}), ("damaged", {"skip_unreadable": True}), ("gone", {"repair": True})],
+    [("another", {}), ("another", {"workers": 1}), ("damaged", {"skip_unreadable": True})],
 )
 def test_a_file_that_changes_meanwhile_is_refused_and_named(
     tmp_path: Path,
@@ -146,10 +146,7 @@ def test_a_file_that_changes_meanwhile_is_refused_and_named(
 
     def changed(*given: object) -> str:
         found = known(*given)
-        if change == "gone":
-            path.unlink()
-        else:
-            path.write_bytes((tmp_path / "06.png").read_bytes() if change == "another" else whole[:99])
+        path.write_bytes((tmp_path / "06.png").read_bytes() if change == "another" else whole[:99])
         return found
 
     monkeypatch.setattr(drafts, "content", changed)
@@ -158,6 +155,20 @@ def test_a_file_that_changes_meanwhile_is_refused_and_named(
     monkeypatch.undo()
     path.write_bytes(whole)
     assert same(taken([lite()], shown, tmp_path / "store", batch_size=4), taken([lite()], shown))
+
+
+def test_a_file_that_goes_meanwhile_is_left_out_and_can_be_repaired(
+    tmp_path: Path, files: Callable[..., PictureSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, known, path = files(), drafts.content, tmp_path / "07.png"
+    away = tmp_path / "away.png"
+    monkeypatch.setattr(drafts, "content", lambda *given: (known(*given), path.rename(away))[0])
+    _, said = left_out(shown, tmp_path / "store")
+    assert re.findall(r"\d\d(?=\.png)", said) == ["07"]
+    monkeypatch.undo()
+    away.rename(path)
+    repaired = taken([lite()], shown, tmp_path / "store", batch_size=4, repair=True)
+    assert same(repaired, taken([lite()], shown, batch_size=4))
 
 
 def test_a_file_that_appears_meanwhile_is_refused(tmp_path: Path, files: Callable[..., PictureSet]) -> None:
