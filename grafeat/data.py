@@ -33,7 +33,8 @@ def load_dataset(
     - `digits8x8`: 1,797 digits of other writers than MNIST's, 8 × 8, from scikit-learn; no parts.
     - `torchvision/MNIST`, `torchvision/FashionMNIST`, `torchvision/CIFAR10`: torchvision's files.
     - `debian/fashion-mnist`: the files of Debian's package `dataset-fashion-mnist`.
-    - `folder/PATH`: picture files by class, one subfolder of PATH for each; no parts.
+    - `folder/PATH`: picture files by class, one subfolder of PATH for each, with what is in its own subfolders;
+      nothing hidden; no parts.
 
     Parts are the same for ever and everywhere: they follow the SHA-256 of each picture, not a random
     generator, and every class has its share. Where a data set brings no validation part, a twelfth of each
@@ -173,8 +174,8 @@ def _folder(name: str, path: Path, skip_unreadable: bool) -> PictureSet:
 
 
 def _picture_files(folder: Path) -> list[Path]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name[0] != ".")
-    return [file for file in files if file.suffix.lower() in SUFFIXES]
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+    return [file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts)]
 
 
 def _read_idx(path: Path) -> UInt8[Tensor, "..."]:

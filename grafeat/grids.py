@@ -118,10 +118,13 @@ class GridSet(LabelledSet):
         grids: One grid for each backbone, of equal batch; names differ.
         labels: Class numbers (b,), or None.
         classes: Names of the classes; numbered if absent.
-        parts: Rows of the parts `train`, `val` and `test`, as `extract` passes them on from the pictures.
+        parts: Where the pictures of the parts `train`, `val` and `test` stand, from 0, as `extract` passes them on
+            from the pictures.
 
     Raises:
+        TypeError: If labels or parts are of another type.
         ValueError: If there is no grid, two share a name, or batches or labels do not agree.
+        IndexError: If a part has a picture that is not there.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class GridSet(LabelledSet):
         labels: Tensor | Sequence[int] | None = None,
         *,
         classes: Sequence[str] | None = None,
-        parts: Mapping[str, Rows] | None = None,
+        parts: Mapping[str, Index] | None = None,
     ) -> None:
         self._stored = check_grids(grids)
         self._set_up(len(self._stored[0]), labels, classes, parts)

@@ -34,12 +34,12 @@ class LabelledSet:
         count: int,
         labels: Tensor | Sequence[int] | None,
         classes: Sequence[str] | None,
-        parts: Mapping[str, Rows] | None,
+        parts: Mapping[str, Index] | None,
     ) -> None:
         """Called once by a subclass's constructor, with the number of pictures in its store."""
         self._store_labels = None if labels is None else _checked_labels(labels, count, classes)
         self._rows = torch.arange(count)
-        self._parts = dict(parts or {})
+        self._parts = {} if parts is None else _checked_parts(parts, count)
         self.classes = tuple(classes) if classes is not None else _numbered_classes(self._store_labels)
 
     def _view(self, rows: Rows, parts: Mapping[str, Rows] | None = None) -> Self:
@@ -160,7 +160,8 @@ class LabelledSet:
         Args:
             parts: Where the pictures of each part stand in this set, from 0.
         """
-        return self._view(self._rows, {part: self._rows[positions(index, len(self))] for part, index in parts.items()})
+        chosen = _checked_parts(parts, len(self))
+        return self._view(self._rows, {part: self._rows[rows] for part, rows in chosen.items()})
 
     def few_labels(self, per_class: int, *, seed: int = 0, val: float = 0.2, rest: bool = False) -> Self:
         """A balanced subset of the training part, as when only a few labels can be paid for.
@@ -224,8 +225,8 @@ class LabelledSet:
         return [self._rows[labels == number] for number in range(len(self.classes))]
 
 
-def positions(index: Index, count: int) -> Rows:
-    """The positions, from 0, that an index names among so many pictures.
+def positions(index: Index, count: int, argument: str = "index") -> Rows:
+    """The positions, from 0, that an index names among so many pictures; `argument` is how its caller calls it.
 
     Raises:
         TypeError: If it is neither whole numbers nor one truth value for each picture.
@@ -233,13 +234,18 @@ def positions(index: Index, count: int) -> Rows:
     """
     if isinstance(index, slice):
         return torch.tensor(range(count)[index], dtype=torch.int64)  # a tensor takes no negative step
-    chosen = torch.atleast_1d(torch.as_tensor(index))
+    try:
+        chosen = torch.atleast_1d(torch.as_tensor(index))
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises all three
+        raise TypeError(
+            f"{argument}: got {index!r}; expected whole numbers, or one truth value for each picture; list them"
+        ) from error
     if not chosen.numel():
         return torch.empty(0, dtype=torch.int64)
     mask = chosen.dtype == torch.bool
     if chosen.ndim != 1 or chosen.is_floating_point() or (mask and len(chosen) != count):
         raise TypeError(
-            f"index: got {chosen.dtype} of shape {tuple(chosen.shape)}; expected whole numbers, or truth "
+            f"{argument}: got {chosen.dtype} of shape {tuple(chosen.shape)}; expected whole numbers, or truth "
             f"values of shape ({count},), one for each picture; build it from this set"
         )
     if mask:
@@ -248,7 +254,7 @@ def positions(index: Index, count: int) -> Rows:
     outside = chosen[(chosen < -count) | (chosen >= count)]
     if len(outside):
         raise IndexError(
-            f"index: got {int(outside[0])}, but the set has {count:,} pictures; count from 0, or back from -1"
+            f"{argument}: got {int(outside[0])}, but the set has {count:,} pictures; count from 0, or back from -1"
         )
     return chosen % count
 
@@ -258,6 +264,14 @@ def take(stored: Tensor, rows: Rows) -> Tensor:
     if len(rows) and torch.equal(rows, torch.arange(int(rows[0]), int(rows[0]) + len(rows))):
         return stored[int(rows[0]) : int(rows[0]) + len(rows)]
     return stored[rows]
+
+
+def _checked_parts(parts: Mapping[str, Index], count: int) -> dict[str, Rows]:
+    if not isinstance(parts, Mapping):
+        raise TypeError(
+            f"parts: got {type(parts).__name__}; expected the positions of each part; write {{'train': range(400)}}"
+        )
+    return {part: positions(index, count, f"parts, {part!r}") for part, index in parts.items()}
 
 
 def _checked_labels(labels: Tensor | Sequence[int], count: int, classes: Sequence[str] | None) -> Rows:

@@ -1,5 +1,8 @@
 """Backbones: frozen, by hand on modules small enough to read, and their errors."""
 
+import re
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -243,6 +246,23 @@ def test_sizes_that_cut_a_patch_name_the_nearest(size: object, nearest: str) -> 
         ValueError, match=rf"'vit'.*no multiple of its patches of 16×16 px.*nearest are {nearest}: give size="
     ):
         Backbone(vit(), name="vit", size=size)
+
+
+@pytest.mark.parametrize("size", ["16", 16.0, (16,), (16, 16, 16), (16, 16.5), True, "ab", ()])
+def test_a_size_that_is_no_pixels_is_refused_at_once(unchecked: None, size: object) -> None:
+    with pytest.raises(TypeError, match=rf"^size: got {re.escape(repr(size))}; expected whole pixels, a side or"):
+        Backbone(body(), name="b", size=size)
+
+
+def test_whole_numbers_of_numpy_are_pixels(unchecked: None) -> None:
+    sized, expected = (Backbone(body(), name="b", size=size) for size in ([np.int64(16), 24], (16, 24)))
+    assert sized.size == (16, 24) and sized.fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize("name", [5, None, b"b", ""])
+def test_a_name_that_says_nothing_is_refused_at_once(unchecked: None, name: object) -> None:
+    with pytest.raises(TypeError, match=rf"^name: got {re.escape(repr(name))}; expected a string that is not empty"):
+        Backbone(body(), name=name)
 
 
 def test_a_size_that_the_module_does_not_take() -> None:

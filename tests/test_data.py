@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
@@ -225,6 +226,14 @@ def test_a_folder_has_its_subfolders_as_classes(tmp_path: Path) -> None:
     assert pictures.labels.tolist() == [0, 0, 1, 1, 1]
     assert (pictures.pictures[:, 0, 0, 0] * 255).round().tolist() == [0, 20, 40, 60, 80]
     assert pictures.split(val=0, test=1 / 3).parts == {"train": 3, "val": 0, "test": 2}
+
+
+def test_copies_in_a_hidden_folder_are_no_pictures_of_the_set(tmp_path: Path) -> None:
+    root = _folder(tmp_path / ".hidden" / "pets")  # what is hidden above the folder does not count
+    expected = load_dataset(f"folder/{root}").fingerprint
+    (root / "cat" / "deeper" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(root / "cat" / "a.png", root / "cat" / "deeper" / ".ipynb_checkpoints")
+    assert load_dataset(f"folder/{root}").fingerprint == expected
 
 
 def test_a_folder_is_found_from_root_from_here_and_from_home(

@@ -328,6 +328,16 @@ def test_the_processes_share_the_pictures_to_know_them(
     assert {entry.index.key.pictures for entry in GridStore(tmp_path).info().entries} == {expected}
 
 
+def test_a_process_knows_the_files_that_another_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = files(tmp_path, 16)
+    monkeypatch.setattr(drafts, "CHUNK", 3)
+    known: list[PictureSet] = []
+    monkeypatch.setattr(drafts, "content", lambda found, share: (known.append(found), content(found, share))[1])
+    several(2, tmp_path / "store", shown)
+    assert [torch.equal(found.digests, shown.digests) for found in known] == [True, True]
+    assert len({content(found, Share()) for found in (shown, *known)}) == 1
+
+
 def test_what_is_known_of_pictures_is_their_content_and_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts, "CHUNK", 7)
     whole, swapped = pictures(), torch.arange(B)

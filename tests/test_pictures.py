@@ -1,14 +1,15 @@
 """PictureSet: what is accepted, what comes out, and that pictures are read only when asked for."""
 
 import hashlib
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
-from grafeat.pictures import PictureSet, read_picture
+from grafeat.pictures import PictureSet, as_floats, read_picture
 
 N, H, W = 7, 5, 3
 
@@ -23,12 +24,22 @@ def _saved(folder: Path, name: str, array: np.ndarray, **options: object) -> Pat
     return folder / name
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 # What comes out
 
 
 def test_bytes_become_floats_in_0_to_1() -> None:
     stored = _pictures()
     assert torch.equal(PictureSet(stored).pictures, stored.float() / 255)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_scales_bytes_to_the_same_floats() -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(as_floats(every.cuda()).cpu(), as_floats(every))
 
 
 def test_floats_stay_and_grey_is_repeated() -> None:
@@ -125,7 +136,43 @@ def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
     assert read_picture(path)[:, 0].T.tolist() == [[0] * 3, [100] * 3, [255] * 3]
 
 
+def test_grey_of_16_bits_keeps_its_shades_in_every_format(tmp_path: Path) -> None:
+    deep = np.array([[0, 257 * 100, 65535]], np.uint16)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 3 1 65535\n" + deep.astype(">u2").tobytes())
+    (tmp_path / "twelve.pgm").write_bytes(b"P5 3 1 4095\n" + (deep >> 4).astype(">u2").tobytes())
+    for path in (_saved(tmp_path, "deep.tif", deep), tmp_path / "deep.pgm", tmp_path / "twelve.pgm"):
+        assert read_picture(path)[0].tolist() == [[0, 100, 255]]
+
+
 # Errors
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floats"), (np.int32, "signed or 32-bit numbers")])
+def test_numbers_whose_white_is_unknown_are_refused(tmp_path: Path, dtype: type, kind: str) -> None:
+    path = _saved(tmp_path, "any.tif", np.array([[0, 1, 252]], dtype))
+    with pytest.raises(ValueError, match=rf"cannot read .*any\.tif \(it holds {kind}, .*save 8 bits, or 16 of grey"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, EOFError, struct.error, KeyError, ZeroDivisionError])
+def test_whatever_pillow_makes_of_a_damaged_file_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    path = _saved(tmp_path, "any.png", np.zeros((H, W, 3), np.uint8))
+    monkeypatch.setattr(Image.Image, "load", lambda image: _raise(kind("odd")))
+    with pytest.raises(ValueError, match=r"cannot read .*any\.png \(.*odd"):
+        read_picture(path)
+    monkeypatch.setattr(Image.Image, "load", lambda image: _raise(MemoryError()))
+    with pytest.raises(MemoryError):
+        read_picture(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow has no AVIF here")
+def test_a_damaged_avif_is_left_out(tmp_path: Path) -> None:
+    good = _saved(tmp_path, "good.avif", np.full((16, 16, 3), 7, np.uint8))
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(good.read_bytes()[:-40] + b"\xff" * 40)
+    assert PictureSet([good, bad], skip_unreadable=True).skipped == (bad,)
 
 
 def test_an_unreadable_file_is_named_or_skipped(tmp_path: Path) -> None:
@@ -188,6 +235,35 @@ def test_labels_must_fit() -> None:
         PictureSet(_pictures(), [0, 1])
     with pytest.raises(ValueError, match="per_class: got 3, but class '1' has 2 training pictures"):
         PictureSet(_pictures(), [0, 0, 0, 0, 0, 1, 1]).few_labels(3)
+
+
+def test_parts_are_named_as_an_index_is() -> None:
+    stored = _pictures()
+    parts = {"train": range(3), "val": [-1], "test": torch.arange(N) % 2 == 0, "unlabelled": slice(5, None)}
+    whole = PictureSet(stored, parts=parts)
+    assert {part: rows.tolist() for part, rows in whole.part_positions.items()} == {
+        "train": [0, 1, 2], "val": [6], "test": [0, 2, 4, 6], "unlabelled": [5, 6]
+    }  # fmt: skip
+    assert torch.equal(whole.val.pictures, stored[-1:] / 255)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"name": 5}, TypeError, "name: got 5; expected a string"),
+        ({"name": None}, TypeError, "name: got None; expected a string"),
+        ({"parts": [0, 1]}, TypeError, r"parts: got list; expected the positions of each part; write \{'train':"),
+        ({"parts": {"train": [0, 7]}}, IndexError, "parts, 'train': got 7, but the set has 7 pictures"),
+        ({"parts": {"val": torch.tensor([0.5])}}, TypeError, "parts, 'val': got torch.float32 .*whole numbers"),
+        ({"parts": {"val": "all"}}, TypeError, "parts, 'val': got 'all'; expected whole numbers"),
+        ({"parts": {"val": None}}, TypeError, "parts, 'val': got None; expected whole numbers"),
+    ],
+)
+def test_a_name_or_parts_of_another_kind_are_refused_at_once(
+    unchecked: None, given: dict[str, object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=f"^{message}"):
+        PictureSet(_pictures(), **given)
 
 
 # Printing

@@ -76,15 +76,13 @@ def shown(tmp_path: Path) -> PictureSet:
 @contextmanager
 def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Meanwhile a drive fails for two more of them."""
-    real = grafeat.pictures.read_picture
+    real = grafeat.pictures._picture
 
-    def flaky(path: Path) -> torch.Tensor:
-        if path.name in ("03.png", "13.png"):
-            raise ValueError(f"pictures: cannot read {path} (Input/output error)")
-        return real(path)
+    def flaky(path: Path, raw: bytes) -> torch.Tensor:
+        return real(path, OSError("Input/output error") if path.name in ("03.png", "13.png") else raw)
 
     with monkeypatch.context() as patch:
-        patch.setattr(grafeat.pictures, "read_picture", flaky)
+        patch.setattr(grafeat.pictures, "_picture", flaky)
         yield
 
 

@@ -386,6 +386,7 @@ def test_no_pictures_and_empty_batches_are_refused(tmp_path: Path) -> None:
         ({"accelerator": "cpu"}, TypeError, "accelerator: got 'cpu'; expected an accelerate.Accelerator; name a dev"),
         ({"device": "gpu"}, ValueError, "device: got 'gpu', which cannot be used here .*; leave it out for"),
         ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99', which cannot be used here .*; expected a device"),
+        ({"device": "meta"}, ValueError, "device: got 'meta', which cannot be used here .*; expected a device"),
         ({"device": 2.5}, ValueError, "device: got 2.5, which cannot be used here .*; expected a device"),
     ],
 )

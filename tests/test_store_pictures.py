@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_store import SIDE, calls, lite, same, taken, vit
+from test_store import SIDE, calls, lite, pictures, same, taken, vit
 
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
-from grafeat.store import batches
+from grafeat.sharing import Share
+from grafeat.store import batches, drafts
 from grafeat.store.batches import Batch, Batches, loaded
 
 __all__ = ["calls"]  # a fixture
@@ -127,6 +128,80 @@ def test_other_processes_decode_alike(tmp_path: Path, files: Callable[..., Pictu
     with pytest.warns(UserWarning, match="left out 1"):  # where nothing is left to decode, none is started
         again = taken(backbones, shown, tmp_path / "store", skip_unreadable=True, workers=10_000)
     assert same(again, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [("another", {}), ("another", {"workers": 1}), ("damaged", {"skip_unreadable": True})],
+)
+def test_a_file_that_changes_meanwhile_is_refused_and_named(
+    tmp_path: Path,
+    files: Callable[..., PictureSet],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    options: dict[str, object],
+) -> None:
+    shown, known, path = files(), drafts.content, tmp_path / "07.png"
+    whole = path.read_bytes()
+
+    def changed(*given: object) -> str:
+        found = known(*given)
+        path.write_bytes((tmp_path / "06.png").read_bytes() if change == "another" else whole[:99])
+        return found
+
+    monkeypatch.setattr(drafts, "content", changed)
+    with pytest.raises(ValueError, match=rf"^pictures: {path} has changed while this run was on; .*call again"):
+        taken([lite()], shown, tmp_path / "store", batch_size=4, **options)
+    monkeypatch.undo()
+    path.write_bytes(whole)
+    assert same(taken([lite()], shown, tmp_path / "store", batch_size=4), taken([lite()], shown))
+
+
+def test_a_file_that_goes_meanwhile_is_left_out_and_can_be_repaired(
+    tmp_path: Path, files: Callable[..., PictureSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, known, path = files(), drafts.content, tmp_path / "07.png"
+    away = tmp_path / "away.png"
+    monkeypatch.setattr(drafts, "content", lambda *given: (known(*given), path.rename(away))[0])
+    _, said = left_out(shown, tmp_path / "store")
+    assert re.findall(r"\d\d(?=\.png)", said) == ["07"]
+    monkeypatch.undo()
+    away.rename(path)
+    repaired = taken([lite()], shown, tmp_path / "store", batch_size=4, repair=True)
+    assert same(repaired, taken([lite()], shown, batch_size=4))
+
+
+def test_a_file_that_appears_meanwhile_is_refused(tmp_path: Path, files: Callable[..., PictureSet]) -> None:
+    shown, path = files(), tmp_path / "07.png"
+    whole = path.read_bytes()
+    path.unlink()
+    known = drafts.remembered(shown, Share())
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"07\.png has changed"):
+        _ = known.pictures
+    assert len(shown.pictures) == COUNT and known.fingerprint != shown.fingerprint
+
+
+def test_a_batch_travels_as_one_tensor_of_bytes(tmp_path: Path) -> None:
+    sizes, generator = [(5, 7), (11, 3), (2, 13)], np.random.default_rng(0)
+    for number, (h, w) in enumerate(sizes):
+        Image.fromarray(generator.integers(256, size=(h, w, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    shown = PictureSet([tmp_path / f"{number}.png" for number in range(3)])
+    (batch,) = loaded(Batches(shown, [(0, 3)]), workers=1, device=torch.device("cpu"))
+    assert (batch.kept.dtype, batch.kept.numel()) == (torch.uint8, 3 * sum(h * w for h, w in sizes))
+    assert [tuple(picture.shape) for picture in batch.pictures] == [(3, *size) for size in sizes]
+    assert all(map(torch.equal, batch.pictures, shown.pictures))
+
+
+def test_pictures_of_several_kinds_in_one_batch_stay_what_they_are() -> None:
+    shown = PictureSet([torch.rand(1, 5, 7), torch.full((3, 11, 3), 200, dtype=torch.uint8), torch.rand(3, 5, 7)])
+    (batch,) = loaded(Batches(shown, [(0, 3)]), device=torch.device("cpu"))
+    assert all(map(torch.equal, batch.pictures, shown.pictures))
+
+
+def test_no_process_is_started_for_pictures_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "DataLoader", None)
+    assert same(taken([lite()], pictures(), workers=2), taken([lite()], pictures()))
 
 
 def test_batches_are_read_when_they_are_needed(files: Callable[..., PictureSet]) -> None:

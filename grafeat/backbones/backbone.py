@@ -14,6 +14,7 @@ from grafeat.backbones.preparation import Crop as Crop
 from grafeat.backbones.preparation import Preparation, View
 from grafeat.backbones.taps import Layout, Size, Tap, check_path, find_tap, run_tap
 from grafeat.grids import WHOLE, Box, FeatureGrid
+from grafeat.splits import is_whole
 
 FEATURES = 1  # goes up when the same module and settings come to give other features; a store then makes its grids anew
 
@@ -42,7 +43,7 @@ class Backbone:
         layout: Axes of the tapped activation, "NCHW" or "NHWC", if its shape leaves that open.
 
     Raises:
-        TypeError: If the module is none.
+        TypeError: If the module is none; if `name` or `size` is of another type, or the name empty.
         ValueError: If an argument does not fit the module, or no clear last spatial map is found.
     """
 
@@ -66,6 +67,8 @@ class Backbone:
             raise TypeError(
                 f"module: got {type(module).__name__}; expected a torch.nn.Module; build one first"
             )
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name: got {name!r}; expected a string that is not empty; write what to call the backbone")
         check_path(module, tap)
         self.name, self.licence, self.source = name, licence, source
         means, stds = (None if given is None else tuple(given) for given in (mean, std))
@@ -251,4 +254,11 @@ def _check_patches(module: nn.Module, size: Size) -> None:
 
 
 def _pair(size: int | Size | None) -> Size | None:
-    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
+    sides: object = (size, size) if is_whole(size) else size
+    if sides is None:
+        return None
+    if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_whole, sides)):
+        raise TypeError(
+            f"size: got {size!r}; expected whole pixels, a side or (height, width); write 224 or (224, 224)"
+        )
+    return int(sides[0]), int(sides[1])

@@ -17,8 +17,8 @@ SAMPLE = 64  # pictures by which processes see that they have the same set
 
 def drafts_of(
     backbones: Sequence[Backbone], pictures: PictureSet, dtype: torch.dtype, share: Share
-) -> dict[str, Index]:
-    """The index of each backbone's grids, by its name; their shape is not known yet.
+) -> tuple[dict[str, Index], PictureSet]:
+    """The index of each backbone's grids, by its name; their shape is not known yet. And the pictures, remembered.
 
     Raises:
         ValueError: If a backbone holds what cannot be recognised; if processes have other backbones or pictures.
@@ -34,12 +34,26 @@ def drafts_of(
     said = next(name for name, each in DTYPES.items() if each == dtype)
     if share.processes > 1:
         _check_agreed(known, pictures, said, share)
+    pictures = remembered(pictures, share)
     drafts, whole = {}, content(pictures, share)
     for backbone in backbones:
         key = Key(str(known[backbone.name]), whole, said, len(pictures))
         x0, y0, x1, y1 = map(float, backbone.field)
         drafts[backbone.name] = Index(key, backbone.name, pictures.name, (x0, y0, x1, y1), (1, 1, 1))
-    return drafts
+    return drafts, pictures
+
+
+def remembered(pictures: PictureSet, share: Share) -> PictureSet:
+    """The same pictures; a file that changes from now on is refused, as its features would be kept under a wrong key.
+
+    Each process reads some chunks of the files. What lies in memory does not change.
+    """
+    if not pictures.files:
+        return pictures
+    digests = torch.zeros(len(pictures), hashlib.sha256().digest_size, dtype=torch.uint8)
+    for start in range(0, len(pictures), CHUNK)[share.process :: share.processes]:
+        digests[start : start + CHUNK] = pictures[start : start + CHUNK].digests
+    return pictures.remembering(_sum(digests, share).to(torch.uint8))
 
 
 def content(pictures: PictureSet, share: Share) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def extract(
         dtype: Floating-point type of the grids that are kept. float16 halves them and rounds to 3 to 4 digits.
         progress: Whether to show a progress bar, with the rate and the time left.
         workers: Processes that decode picture files meanwhile; 0 for this one alone. They are started afresh, so a
-            script needs its `if __name__ == "__main__":`.
+            script needs its `if __name__ == "__main__":`. For pictures in memory, none is started.
         skip_unreadable: Leave out pictures that cannot be read, with a warning that names the first ten; labels and
             parts stay in step. Otherwise the first one stops the run.
         repair: Check every byte of what is found, and compute anew the batches that are damaged, and those with a
@@ -75,10 +76,10 @@ def extract(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If names repeat; if there is no picture, or one that cannot be read; if a backbone gives NaN, or
-            infinity in `dtype`; if a backbone cannot be recognised again though there is a store; if a file of the
-            store is damaged; if several processes have no store, or not the same pictures and backbones; if there is no
-            such device.
+        ValueError: If names repeat; if there is no picture, one that cannot be read, or, with a store, one whose file
+            changes meanwhile; if a backbone gives NaN, or infinity in `dtype`; if a backbone cannot be recognised again
+            though there is a store; if a file of the store is damaged; if several processes have no store, or not the
+            same pictures and backbones; if there is no such device.
         OSError: If the store cannot be read or written.
     """
     backbones = backbones_in("backbones", backbones)
@@ -110,7 +111,8 @@ def _in_store(
     backbones: Sequence[Backbone], task: Task, store: Path, repair: bool, share: Share
 ) -> Mapping[str, Kept]:
     """Of several processes, each fills its blocks; then the first joins them and computes what still lacks."""
-    drafts = drafts_of(backbones, task.pictures, task.dtype, share)  # once, as all pictures are read for it
+    drafts, pictures = drafts_of(backbones, task.pictures, task.dtype, share)  # once, as all are read for it
+    task = replace(task, pictures=pictures)
     waiting = partial(_say_waiting, store, task.progress)
     if share.process == 0:
         for draft in drafts.values() if repair else ():

@@ -94,6 +94,8 @@ def fill(work: Sequence[tuple[Backbone, Sink]], task: Task, *, partly: bool = Fa
     with _bar(0 if partly else len(task.pictures), list(takers), task.progress) as bar:
         batches = Batches(task.pictures, sorted(takers))
         for batch in loaded(batches, workers=task.workers, device=task.device):
+            if batch.refused:
+                raise ValueError(batch.refused)
             if batch.unreadable and not task.skip_unreadable:
                 task.refuse(batch.unreadable[0])
             if batch.pictures is None:

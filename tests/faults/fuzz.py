@@ -1,4 +1,4 @@
-"""Fuzzes a loader, led by which lines of it have run: `python tests/faults/fuzz.py model build/fuzz -runs=1000`.
+"""Fuzzes loaders, led by which lines of them have run: `python tests/faults/fuzz.py model,run build/fuzz -runs=1000`.
 
 The inputs are files that the loader reads, and what becomes of them by mutation. Any error but the documented
 ValueError ends the run with a status other than 0 and leaves its input in the folder. Other arguments are libFuzzer's.
@@ -7,7 +7,9 @@ ValueError ends the run with a status other than 0 and leaves its input in the f
 import contextlib
 import copy
 import functools
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,12 +17,17 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["grafeat"]):
+with atheris.instrument_imports(include=["grafeat", "PIL"]):
+    from PIL import Image, features
+
+    Image.init()  # its readers, one for each format
+
     from grafeat.backbones.narrow import load_trained
     from grafeat.checkpoint import load, save
     from grafeat.files import read_tensors, write_tensors
     from grafeat.merge import GraFeatMerge
     from grafeat.models import MEANING
+    from grafeat.pictures import read_picture
     from grafeat.planted import pointer
     from grafeat.store.index import Index, Key, Piece, digest, parsed
     from grafeat.store.journal import HEAD, read_unfinished
@@ -76,8 +83,14 @@ def journal(data: bytes, folder: Path) -> None:
         read_unfinished(folder)
 
 
+def picture(data: bytes, folder: Path) -> None:
+    """A picture file, of any format that Pillow knows by its content."""
+    (folder / "a").write_bytes(data)
+    read_picture(folder / "a")
+
+
 LOADERS: dict[str, Loader] = {
-    each.__name__: each for each in (model, configuration, checkpoint, run, trained, index, journal)
+    each.__name__: each for each in (model, configuration, checkpoint, run, trained, index, journal, picture)
 }
 
 
@@ -102,7 +115,7 @@ def dictionary(data: bytes) -> dict[str, object]:
 
 
 def seeds(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """For each loader an input that it reads without an error."""
+    """For each loader inputs that it reads without an error."""
     yield "model", save(MODEL, folder / "whole").read_bytes()
     yield "configuration", json.dumps({"config": asdict(MODEL.config)}).encode()
     yield "checkpoint", finished(folder).read_bytes()
@@ -110,20 +123,39 @@ def seeds(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "trained", json.dumps({"call": CALL}).encode()
     yield "index", json.dumps({"kind": "feature grids", "format": 2, **asdict(INDEX)}).encode()
     yield "journal", b'[0, 4, "d", [3]]\n[4, 8, "e", []]\n'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("PNG", "JPEG", "TIFF", "WEBP", *(["AVIF"] if features.check("avif") else [])):
+        file = io.BytesIO()
+        Image.linear_gradient("L").resize((13, 17)).convert("RGB").save(file, kind, exif=exif)
+        yield "picture", file.getvalue()
 
 
 def main() -> None:
-    """Fuzzes the loader that is named, in the folder that is named."""
-    name, folder, *options = sys.argv[1:]
-    work, corpus = Path(folder), Path(folder) / "corpus"
+    """Fuzzes the loaders that are named, one after the other, each in its own folder of the one that is named."""
+    names, folder, *options = sys.argv[1:]
+    for name in names.split(","):
+        child = os.fork()  # a fuzzer ends its process; to import all anew takes longer than a brief run
+        if not child:
+            fuzz(name, Path(folder) / name, options)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(f"{name}: its input lies in {folder}/{name}")
+
+
+def fuzz(name: str, work: Path, options: list[str]) -> None:
+    """Fuzzes one loader, and ends the process."""
+    corpus = work / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    (corpus / "seed").write_bytes(dict(seeds(work))[name])
+    Image.MAX_IMAGE_PIXELS = 10**6  # so that a size that is a lie costs no time
+    for number, (whose, data) in enumerate(seeds(work)):
+        if whose == name:
+            (corpus / f"seed{number}").write_bytes(data)
 
     def once(data: bytes) -> None:
         with contextlib.suppress(ValueError):
             LOADERS[name](data, work)
 
-    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={folder}/", *options], once)
+    atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={work}/", *options], once)
     atheris.Fuzz()
 
 
