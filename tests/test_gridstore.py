@@ -11,8 +11,10 @@ from test_store import B, lite, pictures, same, taken, vit
 
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
+from grafeat.sharing import Share
 from grafeat.store import GridStore
 from grafeat.store.contents import is_own
+from grafeat.store.drafts import drafts_of
 from grafeat.store.lock import locked
 
 FULL = 4096 + B * 5 * 3 * 3 * 2  # header and features of `lite`
@@ -118,6 +120,18 @@ def test_a_long_name_is_cut_to_what_a_file_system_takes(tmp_path: Path, name: st
     (entry,) = GridStore(tmp_path).info().entries
     assert entry.state == "whole" and entry.index.name == name
     assert len(entry.path.name.encode()) <= 60 + 17
+
+
+LONG = "vit_base_patch16_clip_224_openai_at_a_high_resolution_of_pixels"
+
+
+@pytest.mark.parametrize("pair", [("a/b", "a_b"), (f"{LONG}_one", f"{LONG}_two"), ("Lite", "lite"), ("?", "\ud800")])
+def test_names_that_are_shortened_to_the_same_have_folders_of_their_own(tmp_path: Path, pair: tuple[str, str]) -> None:
+    """Also on a disk that does not tell capitals from small letters."""
+    backbones = [lite(name=name) for name in pair]
+    drafts = drafts_of(backbones, pictures(), torch.float16, Share()).values()
+    assert len({draft.folder.lower() for draft in drafts}) == 2
+    assert same(taken(backbones, pictures(), tmp_path), taken(backbones, pictures()))
 
 
 def test_a_store_is_one_whether_named_by_string_path_or_itself(tmp_path: Path) -> None:

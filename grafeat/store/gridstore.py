@@ -59,7 +59,7 @@ class Entry:
         share = f" ({self.done / index.key.count:.0%})" if self.state == "unfinished" else ""
         grid = " × ".join(map(str, index.shape))
         pictures = f"{index.key.count:,} {index.of}"
-        key = index.key.short[:8]  # backbones of one name may differ in weights, size or tap
+        key = index.short[:8]  # backbones of one name may differ in weights, size or tap
         return index.name, key, pictures, grid, index.key.dtype, size(self.nbytes), f"{self.state}{share}"
 
 

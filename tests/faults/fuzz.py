@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["grafeat"]):
     from grafeat.merge import GraFeatMerge
     from grafeat.models import MEANING
     from grafeat.planted import pointer
-    from grafeat.store.index import Index, Key, Piece, digest, parsed
+    from grafeat.store.index import FORMAT, Index, Key, Piece, digest, parsed
     from grafeat.store.journal import HEAD, read_unfinished
     from grafeat.training import fit
 
@@ -108,7 +108,7 @@ def seeds(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "checkpoint", finished(folder).read_bytes()
     yield "run", json.dumps(read_tensors(finished(folder), kind="training")[1]).encode()
     yield "trained", json.dumps({"call": CALL}).encode()
-    yield "index", json.dumps({"kind": "feature grids", "format": 2, **asdict(INDEX)}).encode()
+    yield "index", json.dumps({"kind": "feature grids", "format": FORMAT, **asdict(INDEX)}).encode()
     yield "journal", b'[0, 4, "d", [3]]\n[4, 8, "e", []]\n'
 
 
