@@ -266,6 +266,11 @@ def test_what_is_no_module() -> None:
         Backbone("resnet18", name="b")
 
 
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="name: got an empty one; expected text, by which its grids are known; name"):
+        Backbone(nn.Identity(), name="")
+
+
 def test_an_error_of_memory_stays_what_it_is() -> None:
     class Full(nn.Module):
         def forward(self, pictures: Tensor) -> Tensor:

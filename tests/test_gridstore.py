@@ -213,10 +213,31 @@ def test_what_a_user_keeps_under_such_a_name_stays(tmp_path: Path) -> None:
     (store.path / "more-20240101deadbeef.parts").mkdir()
     (store.path / "more-20240101deadbeef.parts" / "link-20240101deadbeef.part").symlink_to(tmp_path / "aside")
     before = {path for path in tmp_path.rglob("*") if ours not in (path, path.parent)}
-    assert len(store.info().foreign) == 7
+    assert {name.split("-")[0] for name in store.info().foreign} == {"alone", "v1.0"}
     assert [entry.path for entry in store.prune(keep=vit(), unfinished=True).entries] == [ours]
     assert set(tmp_path.rglob("*")) == before
     assert len(list((tmp_path / "aside").iterdir())) == 2
+
+
+@pytest.mark.parametrize("ending", ["", ".part", ".parts"])
+def test_a_file_of_another_program_hides_no_grids_and_keeps_them_from_going(tmp_path: Path, ending: str) -> None:
+    store = GridStore(tmp_path)
+    taken([lite()], pictures(), store)
+    (whole,) = tmp_path.iterdir()
+    folder = whole.with_name(f"{whole.name}{ending}")
+    inside = folder / f"{whole.name}.part" if ending == ".parts" else folder
+    inside.parent.mkdir(exist_ok=True)
+    whole.rename(inside)
+    (inside / ".DS_Store").write_text("not ours")
+    with (inside / "features.safetensors").open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"\x55")
+    info = store.info()
+    assert ([entry.path for entry in info.entries], info.foreign) == ([folder], ())
+    assert len(store.verify()) == (0 if ending else 1)  # what is unfinished is left out
+    for dry_run in (True, False):
+        assert store.prune(keep=vit(), unfinished=True, dry_run=dry_run).entries == ()
+    assert (inside / "features.safetensors").exists()
 
 
 def test_an_unfinished_folder_beside_the_whole_goes_with_it(tmp_path: Path) -> None:

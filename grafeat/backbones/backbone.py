@@ -28,7 +28,7 @@ class Backbone:
 
     Args:
         module: Any module that takes pictures (b, 3, H, W).
-        name: What to call it. Backbones that are merged differ in name.
+        name: What to call it, not empty. Backbones that are merged differ in name.
         tap: Dotted path of the submodule whose output is the feature grid. If None, the last spatial map before
             pooling is found (`grafeat.backbones.taps`): now if `size` is given, else at the first call.
         size: Input size in pixels, a side or (height, width). If None, pictures keep their own size.
@@ -67,6 +67,8 @@ class Backbone:
             raise TypeError(
                 f"module: got {type(module).__name__}; expected a torch.nn.Module; build one first"
             )
+        if not name:
+            raise ValueError("name: got an empty one; expected text, by which its grids are known; name the backbone")
         check_path(module, tap)
         self.name, self.licence, self.source = name, licence, source
         means, stds = (None if given is None else tuple(given) for given in (mean, std))

@@ -189,7 +189,7 @@ class GridStore:
             dry_run: Only say what would go.
 
         Returns:
-            What went. What other processes are writing stays, and so do links.
+            What went. What other processes are writing stays, and so do links, and folders with other files in them.
 
         Raises:
             TypeError: If something else is to be kept.
@@ -205,7 +205,7 @@ class GridStore:
                 "unfinished=True; to remove everything, remove the folder"
             )
         with reading(self.path):
-            folders = contents(self._folder)[0]
+            folders = [path for path in contents(self._folder)[0] if is_own(path)]
         names = None if backbones is None else {_recognised(backbone) for backbone in backbones}
         shown = None if sets is None else {content(one, Share()) for one in sets}
         with reading(self.path):
