@@ -287,13 +287,20 @@ def test_unfinished_grids_go_only_if_asked_and_not_while_they_are_written(
 
 
 def test_what_does_not_say_what_it_is_goes_with_the_unfinished(tmp_path: Path) -> None:
+    """What says it stays, though damaged too: it can be repaired, and goes when its backbone is not in use."""
     store = GridStore(tmp_path)
     taken([lite(), vit()], pictures(), store)
-    (first, _) = sorted(tmp_path.iterdir())
+    first, second = sorted(tmp_path.iterdir())
     (first / "index.json").write_text("")
+    os.truncate(second / "features.safetensors", (second / "features.safetensors").stat().st_size - 1)
+    silent, telling = store.info().entries
+    assert (silent.state, silent.index) == ("damaged", None)
+    assert (telling.state, telling.index.name, telling.cells[3]) == ("damaged", "vit", "7 × 2 × 2")
     assert store.prune(keep=[lite(), vit()]).entries == ()
-    assert [entry.state for entry in store.prune(unfinished=True).entries] == ["damaged"]
+    assert store.prune(unfinished=True).entries == (silent,)
     assert names(tmp_path) == {"vit"}
+    assert store.prune(keep=[lite()]).entries == (telling,)
+    assert names(tmp_path) == set()
 
 
 def test_grids_in_use_outlive_their_files(tmp_path: Path) -> None:

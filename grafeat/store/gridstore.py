@@ -35,7 +35,7 @@ class Entry:
         state: `whole`, `unfinished` (the next run goes on with it), or `damaged` (as far as its index and the length
             of its data show; `verify` reads every byte).
         nbytes: What it takes of the disk.
-        index: What it says of itself; None if that is unreadable.
+        index: What it says of itself, also where its data are damaged; None if that is unreadable.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def done(self) -> int:
-        """Pictures whose grids are there."""
+        """Pictures whose grids are there, by the index."""
         if self.index is None:
             return 0
         return self.index.key.count - sum(stop - start for start, stop in self.index.missing)
@@ -242,12 +242,12 @@ def _entry(path: Path) -> Entry:
         with contextlib.suppress(FileNotFoundError, ValueError):
             return Entry(path, "unfinished", nbytes, gathered(path) if path.suffix == PARTS else read_unfinished(path))
         return Entry(path, "unfinished", nbytes, None)
-    try:
+    index, whole = None, False
+    with contextlib.suppress(FileNotFoundError, ValueError):
         index = read_index(path)
         check_header(path, index)
-    except (FileNotFoundError, ValueError):
-        return Entry(path, "damaged", nbytes, None)
-    return Entry(path, "damaged" if index.missing else "whole", nbytes, index)
+        whole = not index.missing
+    return Entry(path, "whole" if whole else "damaged", nbytes, index)
 
 
 def _is_superfluous(
