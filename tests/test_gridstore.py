@@ -12,7 +12,7 @@ from test_store import B, lite, pictures, same, taken, vit
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Share
-from grafeat.store import GridStore
+from grafeat.store import GridStore, gridstore
 from grafeat.store.contents import is_own
 from grafeat.store.drafts import drafts_of
 from grafeat.store.lock import locked
@@ -74,6 +74,16 @@ def test_info_names_what_is_damaged(tmp_path: Path) -> None:
     assert [entry.state for entry in info.entries] == ["damaged", "damaged"]
     assert second.name in repr(info)
     assert "script" not in info._repr_html_()
+
+
+def test_what_loses_its_name_while_info_looks_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when another process repairs it."""
+    taken([lite()], pictures(), tmp_path)
+    (whole,) = tmp_path.iterdir()
+    real = gridstore.read_index
+    monkeypatch.setattr(gridstore, "read_index", lambda path: real(whole.rename(f"{whole}.part") and path))
+    (entry,) = GridStore(tmp_path).info().entries
+    assert (entry.path, entry.state, entry.done) == (Path(f"{whole}.part"), "unfinished", B)
 
 
 def test_an_empty_store_holds_nothing(tmp_path: Path) -> None:

@@ -105,19 +105,17 @@ def read_index(folder: Path) -> Index:
     """What a folder says that it holds.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If there is no such folder, or no more: another process may take its name to rewrite it.
         DamageError: If the index is missing, damaged, crafted, or that of another folder.
     """
     path = folder / INDEX
-    if not folder.exists():
-        raise FileNotFoundError(folder)
     try:
         with open(opened(path), "rb") as file:
             index = parsed(file.read())
         if index.folder != folder.name.removesuffix(".part"):
             raise ValueError(f"it belongs to {index.folder}")
     except FileNotFoundError as error:
-        raise damage_error(path, "it is missing") from error
+        raise _missing(path) from error
     except DamageError:
         raise
     except ValueError as error:
@@ -129,6 +127,7 @@ def check_header(folder: Path, index: Index) -> None:
     """Raise unless the data file begins, and is as long, as its index says.
 
     Raises:
+        FileNotFoundError: If there is no such folder any more.
         DamageError: If it does not, or is missing.
     """
     path = folder / DATA
@@ -136,7 +135,7 @@ def check_header(folder: Path, index: Index) -> None:
         with open(opened(path), "rb") as file:
             length, start = os.fstat(file.fileno()).st_size, file.read(len(index.header))
     except FileNotFoundError as error:
-        raise damage_error(path, "it is missing") from error
+        raise _missing(path) from error
     if length != index.nbytes:
         raise damage_error(path, f"it has {length:,} bytes, expected {index.nbytes:,}")
     if start != index.header:
@@ -172,18 +171,43 @@ def damaged(folder: Path, index: Index) -> Iterator[Piece]:
 
 
 def damages(folder: Path) -> list[Damage]:
-    """All that is damaged in a finished folder, if it is there; reads every byte."""
+    """All that is damaged in a finished folder, if it is there; reads every byte.
+
+    A folder that another process rewrites meanwhile is looked at again.
+    """
+    while True:
+        before = _changed(folder)
+        with contextlib.suppress(FileNotFoundError):
+            found = _damages(folder)
+            if not found or before == _changed(folder):
+                return found
+        if not folder.exists():
+            return []
+
+
+def _damages(folder: Path) -> list[Damage]:
     try:
         index = read_index(folder)
         if index.missing:
             raise damage_error(folder / INDEX, "it lacks pictures")
         check_header(folder, index)
-    except FileNotFoundError:
-        return []
     except DamageError as error:
         return [error.damage]
     reason = "its checksum is another"
     return [Damage(folder / DATA, (piece.start, piece.stop), reason) for piece in damaged(folder, index)]
+
+
+def _changed(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, and when it or the names in it changed; None if it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        found = folder.stat()
+        return found.st_ino, found.st_ctime_ns
+    return None
+
+
+def _missing(path: Path) -> Exception:
+    """The error for a file that is missing: from a folder that stands, it is damage."""
+    return damage_error(path, "it is missing") if path.parent.exists() else FileNotFoundError(path.parent)
 
 
 class Kept(NamedTuple):
@@ -210,14 +234,13 @@ def found(store: Path, draft: Index) -> Kept | None:
         OSError: If it cannot be read.
     """
     folder = store / draft.folder
-    with reading(folder):
-        if not folder.exists():
-            return None
+    with reading(folder), contextlib.suppress(FileNotFoundError):
         index = read_index(folder)
         if index.key != draft.key or index.missing:
             reason = "it is of other grids" if index.key != draft.key else "it lacks pictures"
             raise damage_error(folder / INDEX, reason)
         return Kept(mapped(folder, index), index.unreadable)
+    return None
 
 
 def required(store: Path, draft: Index) -> Kept:

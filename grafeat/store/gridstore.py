@@ -243,10 +243,14 @@ def _entry(path: Path) -> Entry:
             return Entry(path, "unfinished", nbytes, gathered(path) if path.suffix == PARTS else read_unfinished(path))
         return Entry(path, "unfinished", nbytes, None)
     index, whole = None, False
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    try:
         index = read_index(path)
         check_header(path, index)
         whole = not index.missing
+    except FileNotFoundError:  # another process removes or rewrites it
+        return _entry(unfinished(path))
+    except ValueError:
+        pass
     return Entry(path, "whole" if whole else "damaged", nbytes, index)
 
 
