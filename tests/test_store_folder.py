@@ -178,7 +178,7 @@ def test_a_missing_file_is_named_and_made_anew(tmp_path: Path, file: str) -> Non
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize(("step", "back"), [("check_header", False), ("check_header", True), ("damaged", False)])
+@pytest.mark.parametrize(("step", "back"), [("check_header", False), ("check_header", True), ("pieces", False)])
 def test_what_another_process_is_repairing_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, back: bool
 ) -> None:

@@ -10,7 +10,8 @@ from grafeat.store.journal import JOURNAL
 PART, PARTS = ".part", ".parts"
 LOCK = "lock"  # of a folder of parts
 FOLDER = re.compile(r".+-[0-9a-f]{16}(\.parts?)?", re.DOTALL)
-SCRATCH = re.compile(rf"\.({re.escape(INDEX)}|{JOURNAL})\.[0-9a-f]{{8}}\.part")  # a file that is being written
+FILES = "|".join(map(re.escape, (DATA, INDEX, JOURNAL)))
+SCRATCH = re.compile(rf"\.({FILES})\.[0-9a-f]{{8}}\.part")  # a file that is being written
 
 
 def contents(store: Path) -> tuple[list[Path], list[Path]]:

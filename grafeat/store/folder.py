@@ -12,6 +12,7 @@ file: into pieces, each the size of the batch that was computed at once, each wi
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
@@ -29,6 +30,7 @@ from torch import Tensor
 from grafeat.store.index import DTYPES, Index, Piece, digest, parsed
 
 DATA, INDEX = "features.safetensors", "index.json"
+REFUSED = "the disk cannot read it"
 # Pages that are only read need no room in memory, yet Linux refuses a private map that is larger than the machine,
 # unless told that none will be reserved. Python names the flag from 3.12 on.
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
@@ -85,6 +87,17 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Meanwhile bytes that the disk cannot read are damage, as bytes that are others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise damage_error(path, REFUSED) from error
+
+
 def opened(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a plain file; a link, which could lead out of the store, is refused.
 
@@ -110,7 +123,7 @@ def read_index(folder: Path) -> Index:
     """
     path = folder / INDEX
     try:
-        with open(opened(path), "rb") as file:
+        with refusals(path), open(opened(path), "rb") as file:
             index = parsed(file.read())
         if index.folder != folder.name.removesuffix(".part"):
             raise ValueError(f"it belongs to {index.folder}")
@@ -132,7 +145,7 @@ def check_header(folder: Path, index: Index) -> None:
     """
     path = folder / DATA
     try:
-        with open(opened(path), "rb") as file:
+        with refusals(path), open(opened(path), "rb") as file:
             length, start = os.fstat(file.fileno()).st_size, file.read(len(index.header))
     except FileNotFoundError as error:
         raise _missing(path) from error
@@ -157,17 +170,25 @@ def mapped(folder: Path, index: Index) -> Float[Tensor, "b c h w"]:
     return whole.view(count, c, h, w)
 
 
-def damaged(folder: Path, index: Index) -> Iterator[Piece]:
-    """The pieces whose bytes are not those that were written."""
+def pieces(folder: Path, index: Index) -> Iterator[tuple[Piece, bytes | None]]:
+    """The pieces with their bytes, fewer where the file ends before; None for those that the disk cannot read."""
     offset, each = len(index.header), index.row_nbytes
     with open(opened(folder / DATA), "rb") as file:
         length = os.fstat(file.fileno()).st_size
         for piece in index.pieces:
-            start, stop = offset + piece.start * each, offset + piece.stop * each
-            if stop <= length:  # else an index that is wrong could ask for more memory than there is
+            start, stop = (min(length, offset + row * each) for row in piece[:2])  # a wrong index asks for no more
+            data = None
+            with contextlib.suppress(DamageError), refusals(folder / DATA):
                 file.seek(start)
-            if stop > length or digest(file.read(stop - start)) != piece.digest:
-                yield piece
+                data = file.read(stop - start)
+            yield piece, data
+
+
+def damaged(folder: Path, index: Index) -> Iterator[Piece]:
+    """The pieces whose bytes are not those that were written."""
+    for piece, data in pieces(folder, index):
+        if data is None or digest(data) != piece.digest:
+            yield piece
 
 
 def damages(folder: Path) -> list[Damage]:
@@ -193,8 +214,11 @@ def _damages(folder: Path) -> list[Damage]:
         check_header(folder, index)
     except DamageError as error:
         return [error.damage]
-    reason = "its checksum is another"
-    return [Damage(folder / DATA, (piece.start, piece.stop), reason) for piece in damaged(folder, index)]
+    return [
+        Damage(folder / DATA, (piece.start, piece.stop), REFUSED if data is None else "its checksum is another")
+        for piece, data in pieces(folder, index)
+        if data is None or digest(data) != piece.digest
+    ]
 
 
 def _changed(folder: Path) -> tuple[int, int] | None:
