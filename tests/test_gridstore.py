@@ -11,8 +11,10 @@ from test_store import B, lite, pictures, same, taken, vit
 
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
-from grafeat.store import GridStore
+from grafeat.sharing import Share
+from grafeat.store import GridStore, gridstore
 from grafeat.store.contents import is_own
+from grafeat.store.drafts import drafts_of
 from grafeat.store.lock import locked
 
 FULL = 4096 + B * 5 * 3 * 3 * 2  # header and features of `lite`
@@ -74,6 +76,16 @@ def test_info_names_what_is_damaged(tmp_path: Path) -> None:
     assert "script" not in info._repr_html_()
 
 
+def test_what_loses_its_name_while_info_looks_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when another process repairs it."""
+    taken([lite()], pictures(), tmp_path)
+    (whole,) = tmp_path.iterdir()
+    real = gridstore.read_index
+    monkeypatch.setattr(gridstore, "read_index", lambda path: real(whole.rename(f"{whole}.part") and path))
+    (entry,) = GridStore(tmp_path).info().entries
+    assert (entry.path, entry.state, entry.done) == (Path(f"{whole}.part"), "unfinished", B)
+
+
 def test_an_empty_store_holds_nothing(tmp_path: Path) -> None:
     store = GridStore(tmp_path)
     assert store.info().entries == ()
@@ -118,6 +130,18 @@ def test_a_long_name_is_cut_to_what_a_file_system_takes(tmp_path: Path, name: st
     (entry,) = GridStore(tmp_path).info().entries
     assert entry.state == "whole" and entry.index.name == name
     assert len(entry.path.name.encode()) <= 60 + 17
+
+
+LONG = "vit_base_patch16_clip_224_openai_at_a_high_resolution_of_pixels"
+
+
+@pytest.mark.parametrize("pair", [("a/b", "a_b"), (f"{LONG}_one", f"{LONG}_two"), ("Lite", "lite"), ("?", "\ud800")])
+def test_names_that_are_shortened_to_the_same_have_folders_of_their_own(tmp_path: Path, pair: tuple[str, str]) -> None:
+    """Also on a disk that does not tell capitals from small letters."""
+    backbones = [lite(name=name) for name in pair]
+    drafts = drafts_of(backbones, pictures(), torch.float16, Share()).values()
+    assert len({draft.folder.lower() for draft in drafts}) == 2
+    assert same(taken(backbones, pictures(), tmp_path), taken(backbones, pictures()))
 
 
 def test_a_store_is_one_whether_named_by_string_path_or_itself(tmp_path: Path) -> None:
@@ -199,10 +223,31 @@ def test_what_a_user_keeps_under_such_a_name_stays(tmp_path: Path) -> None:
     (store.path / "more-20240101deadbeef.parts").mkdir()
     (store.path / "more-20240101deadbeef.parts" / "link-20240101deadbeef.part").symlink_to(tmp_path / "aside")
     before = {path for path in tmp_path.rglob("*") if ours not in (path, path.parent)}
-    assert len(store.info().foreign) == 7
+    assert {name.split("-")[0] for name in store.info().foreign} == {"alone", "v1.0"}
     assert [entry.path for entry in store.prune(keep=vit(), unfinished=True).entries] == [ours]
     assert set(tmp_path.rglob("*")) == before
     assert len(list((tmp_path / "aside").iterdir())) == 2
+
+
+@pytest.mark.parametrize("ending", ["", ".part", ".parts"])
+def test_a_file_of_another_program_hides_no_grids_and_keeps_them_from_going(tmp_path: Path, ending: str) -> None:
+    store = GridStore(tmp_path)
+    taken([lite()], pictures(), store)
+    (whole,) = tmp_path.iterdir()
+    folder = whole.with_name(f"{whole.name}{ending}")
+    inside = folder / f"{whole.name}.part" if ending == ".parts" else folder
+    inside.parent.mkdir(exist_ok=True)
+    whole.rename(inside)
+    (inside / ".DS_Store").write_text("not ours")
+    with (inside / "features.safetensors").open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"\x55")
+    info = store.info()
+    assert ([entry.path for entry in info.entries], info.foreign) == ([folder], ())
+    assert len(store.verify()) == (0 if ending else 1)  # what is unfinished is left out
+    for dry_run in (True, False):
+        assert store.prune(keep=vit(), unfinished=True, dry_run=dry_run).entries == ()
+    assert (inside / "features.safetensors").exists()
 
 
 def test_an_unfinished_folder_beside_the_whole_goes_with_it(tmp_path: Path) -> None:
@@ -252,13 +297,20 @@ def test_unfinished_grids_go_only_if_asked_and_not_while_they_are_written(
 
 
 def test_what_does_not_say_what_it_is_goes_with_the_unfinished(tmp_path: Path) -> None:
+    """What says it stays, though damaged too: it can be repaired, and goes when its backbone is not in use."""
     store = GridStore(tmp_path)
     taken([lite(), vit()], pictures(), store)
-    (first, _) = sorted(tmp_path.iterdir())
+    first, second = sorted(tmp_path.iterdir())
     (first / "index.json").write_text("")
+    os.truncate(second / "features.safetensors", (second / "features.safetensors").stat().st_size - 1)
+    silent, telling = store.info().entries
+    assert (silent.state, silent.index) == ("damaged", None)
+    assert (telling.state, telling.index.name, telling.cells[3]) == ("damaged", "vit", "7 × 2 × 2")
     assert store.prune(keep=[lite(), vit()]).entries == ()
-    assert [entry.state for entry in store.prune(unfinished=True).entries] == ["damaged"]
+    assert store.prune(unfinished=True).entries == (silent,)
     assert names(tmp_path) == {"vit"}
+    assert store.prune(keep=[lite()]).entries == (telling,)
+    assert names(tmp_path) == set()
 
 
 def test_grids_in_use_outlive_their_files(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """A repair computes anew what is damaged and what could not be read, and nothing else."""
 
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from test_store_resume import Killed, killed_at
 
 import grafeat.pictures
 from grafeat.pictures import PictureSet
-from grafeat.store import GridStore, repairing, writer
+from grafeat.store import GridStore, folder, journal, repairing, writer
 from grafeat.store.journal import unfinished
 
 __all__ = ["calls"]  # a fixture
@@ -58,6 +61,67 @@ def test_of_two_that_find_the_damage_one_computes_it(
     assert calls == [("lite", 5)]
     assert path.read_bytes() == whole
     assert len(found) == 2 and same(*found)
+
+
+class Worn:
+    """A file of which the disk cannot read what begins between two places."""
+
+    def __init__(self, file: BinaryIO, start: int, stop: int) -> None:
+        self._file, self._start, self._stop = file, start, stop
+
+    def __enter__(self) -> "Worn":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+    def read(self, count: int = -1) -> bytes:
+        if self._start <= self._file.tell() < self._stop:
+            raise OSError(errno.EIO, "Input/output error")
+        return self._file.read(count)
+
+
+@pytest.mark.parametrize(
+    ("file", "worn", "rows", "computed"),
+    [
+        ("features.safetensors", (4096 + 8 * 90, 4096 + 24 * 90), [(8, 16), (16, 24), (24, 29)], 3),
+        ("features.safetensors", (0, 4096), [None], 1),
+        ("index.json", (0, 4096), [None], 4),
+    ],
+)
+def test_what_a_disk_cannot_read_is_named_and_computed_anew_in_another_place(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[tuple[str, int]],
+    file: str,
+    worn: tuple[int, int],
+    rows: list[tuple[int, int] | None],
+    computed: int,
+) -> None:
+    """The last batch has another flaw, which is seen all the same."""
+    path, backbone = kept(tmp_path) / file, lite()
+    data = path.with_name("features.safetensors")
+    whole = flipped(data, data.stat().st_size - 1)
+
+    def opening(descriptor: int, mode: str) -> object:
+        here = os.path.samestat(os.fstat(descriptor), os.fstat(place.fileno()))
+        return Worn(open(descriptor, mode), *worn) if here else open(descriptor, mode)
+
+    for module in (folder, journal):
+        monkeypatch.setattr(module, "open", opening, raising=False)
+    with path.open("rb") as place:  # which no other file gets as long as it is open
+        found = GridStore(tmp_path).verify()
+        assert [(damage.file, damage.pictures) for damage in found] == [(path, each) for each in rows]
+        assert found[0].reason == "the disk cannot read it"
+        calls.clear()
+        taken([backbone], pictures(), tmp_path, batch_size=8, repair=True)
+        assert len(calls) == computed
+        assert not os.path.samestat(path.stat(), os.fstat(place.fileno()))
+        assert GridStore(tmp_path).verify() == []
+    assert data.read_bytes() == whole
 
 
 # Pictures that can be read again

@@ -107,6 +107,21 @@ def test_with_and_without_a_store_they_are_equal_to_the_bit(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 6
 
 
+@pytest.mark.parametrize("side", [SIDE, 4])
+def test_grids_whose_channels_lie_last_are_kept_as_others(tmp_path: Path, side: int) -> None:
+    """Of one patch each, and of several; convolutions that overlap give such grids on some machines."""
+
+    class Last(Tiny):
+        def forward(self, pictures: Tensor) -> Tensor:
+            found = super().forward(pictures)
+            return torch.empty_like(found, memory_format=torch.channels_last).copy_(found)
+
+    backbone = Backbone(Last(5, side), name="last", size=SIDE, tap="")
+    for dtype in (torch.float16, torch.float32):
+        expected = taken([backbone], pictures(), dtype=dtype)
+        assert same(taken([backbone], pictures(), tmp_path, dtype=dtype), expected)
+
+
 def test_the_order_of_the_backbones_is_that_asked_for(tmp_path: Path) -> None:
     taken([vit()], pictures(), tmp_path)
     for backbones in ([lite(), vit()], [vit(), lite()]):

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from test_store import B, calls, lite, pictures, same, taken, vit
 
 from grafeat.backbones.preparation import Crop
-from grafeat.store import GridStore
+from grafeat.store import GridStore, folder
 from grafeat.store.folder import DamageError, damages, mapped
 from grafeat.store.index import Index, Key, Piece, digest, gaps, parsed
-from grafeat.store.journal import journal_of, read_unfinished
+from grafeat.store.journal import journal_of, read_unfinished, unfinished
 
 __all__ = ["calls"]  # a fixture
 KEY = Key("b" * 64, "p" * 64, "F16", 11)
@@ -176,6 +176,28 @@ def test_a_missing_file_is_named_and_made_anew(tmp_path: Path, file: str) -> Non
         taken([lite()], pictures(), tmp_path)
     taken([lite()], pictures(), tmp_path, batch_size=8, repair=True)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("step", "back"), [("check_header", False), ("check_header", True), ("pieces", False)])
+def test_what_another_process_is_repairing_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, back: bool
+) -> None:
+    """It takes a folder's name at some step of a verification, and may give it back before the next."""
+    path, real = kept(tmp_path), getattr(folder, step)
+    taking = iter([lambda: path.rename(unfinished(path))])
+
+    def meanwhile(*arguments: object) -> object:
+        for take in taking:
+            take()
+        try:
+            return real(*arguments)
+        finally:
+            if back and not path.exists():
+                unfinished(path).rename(path)
+
+    monkeypatch.setattr(folder, step, meanwhile)
+    assert GridStore(tmp_path).verify() == []
+    assert path.exists() == back and unfinished(path).exists() != back
 
 
 def test_a_flipped_bit_of_a_journal_says_less_and_never_anything_else(tmp_path: Path) -> None:

@@ -421,3 +421,29 @@ def test_the_lock_goes_to_who_finds_the_same_file(tmp_path: Path) -> None:
     thread.join(60)
     assert os.path.samestat(os.fstat(taken_over[0]), (part / "features.safetensors").stat())
     os.close(taken_over[0])
+
+
+def test_a_folder_that_another_process_removes_or_makes_between_two_steps_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, mkdir, rmdir = tmp_path / "a.part", os.mkdir, os.rmdir
+
+    def removed_meanwhile(path: Path, *mode: int) -> None:
+        try:
+            mkdir(path, *mode)
+        except FileExistsError:
+            if path == part:
+                rmdir(part)
+            raise
+
+    def made_meanwhile(path: Path) -> None:
+        (part / "features.safetensors").touch()
+        rmdir(path)
+
+    part.mkdir()
+    monkeypatch.setattr(os, "mkdir", removed_meanwhile)
+    held = locked(part, None)
+    monkeypatch.setattr(os, "rmdir", made_meanwhile)
+    lock.discard(part)
+    os.close(held)
+    assert [path.name for path in part.iterdir()] == ["features.safetensors"]

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grafeat.arguments import is_whole, strange
 from grafeat.backbones.fingerprint import fingerprint, unrecognised
 from grafeat.backbones.preparation import Crop as Crop
 from grafeat.backbones.preparation import Preparation, View
 from grafeat.backbones.taps import Layout, Size, Tap, check_path, find_tap, run_tap
 from grafeat.grids import WHOLE, Box, FeatureGrid
-from grafeat.splits import is_whole
 
 FEATURES = 1  # goes up when the same module and settings come to give other features; a store then makes its grids anew
 
@@ -28,7 +28,7 @@ class Backbone:
 
     Args:
         module: Any module that takes pictures (b, 3, H, W).
-        name: What to call it. Backbones that are merged differ in name.
+        name: What to call it, not empty. Backbones that are merged differ in name.
         tap: Dotted path of the submodule whose output is the feature grid. If None, the last spatial map before
             pooling is found (`grafeat.backbones.taps`): now if `size` is given, else at the first call.
         size: Input size in pixels, a side or (height, width). If None, pictures keep their own size.
@@ -43,7 +43,7 @@ class Backbone:
         layout: Axes of the tapped activation, "NCHW" or "NHWC", if its shape leaves that open.
 
     Raises:
-        TypeError: If the module is none; if `name` or `size` is of another type, or the name empty.
+        TypeError: If the module is none; if `name` or `size` is of another type.
         ValueError: If an argument does not fit the module, or no clear last spatial map is found.
     """
 
@@ -67,8 +67,10 @@ class Backbone:
             raise TypeError(
                 f"module: got {type(module).__name__}; expected a torch.nn.Module; build one first"
             )
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"name: got {name!r}; expected a string that is not empty; write what to call the backbone")
+        if not isinstance(name, str):
+            raise strange("name", name, "a string", "write what to call the backbone")
+        if not name:
+            raise ValueError("name: got an empty one; expected text, by which its grids are known; name the backbone")
         check_path(module, tap)
         self.name, self.licence, self.source = name, licence, source
         means, stds = (None if given is None else tuple(given) for given in (mean, std))

@@ -12,6 +12,7 @@ file: into pieces, each the size of the batch that was computed at once, each wi
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
@@ -29,6 +30,7 @@ from torch import Tensor
 from grafeat.store.index import DTYPES, Index, Piece, digest, parsed
 
 DATA, INDEX = "features.safetensors", "index.json"
+REFUSED = "the disk cannot read it"
 # Pages that are only read need no room in memory, yet Linux refuses a private map that is larger than the machine,
 # unless told that none will be reserved. Python names the flag from 3.12 on.
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
@@ -85,6 +87,17 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Meanwhile bytes that the disk cannot read are damage, as bytes that are others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise damage_error(path, REFUSED) from error
+
+
 def opened(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a plain file; a link, which could lead out of the store, is refused.
 
@@ -105,19 +118,17 @@ def read_index(folder: Path) -> Index:
     """What a folder says that it holds.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If there is no such folder, or no more: another process may take its name to rewrite it.
         DamageError: If the index is missing, damaged, crafted, or that of another folder.
     """
     path = folder / INDEX
-    if not folder.exists():
-        raise FileNotFoundError(folder)
     try:
-        with open(opened(path), "rb") as file:
+        with refusals(path), open(opened(path), "rb") as file:
             index = parsed(file.read())
         if index.folder != folder.name.removesuffix(".part"):
             raise ValueError(f"it belongs to {index.folder}")
     except FileNotFoundError as error:
-        raise damage_error(path, "it is missing") from error
+        raise _missing(path) from error
     except DamageError:
         raise
     except ValueError as error:
@@ -129,14 +140,15 @@ def check_header(folder: Path, index: Index) -> None:
     """Raise unless the data file begins, and is as long, as its index says.
 
     Raises:
+        FileNotFoundError: If there is no such folder any more.
         DamageError: If it does not, or is missing.
     """
     path = folder / DATA
     try:
-        with open(opened(path), "rb") as file:
+        with refusals(path), open(opened(path), "rb") as file:
             length, start = os.fstat(file.fileno()).st_size, file.read(len(index.header))
     except FileNotFoundError as error:
-        raise damage_error(path, "it is missing") from error
+        raise _missing(path) from error
     if length != index.nbytes:
         raise damage_error(path, f"it has {length:,} bytes, expected {index.nbytes:,}")
     if start != index.header:
@@ -158,32 +170,68 @@ def mapped(folder: Path, index: Index) -> Float[Tensor, "b c h w"]:
     return whole.view(count, c, h, w)
 
 
-def damaged(folder: Path, index: Index) -> Iterator[Piece]:
-    """The pieces whose bytes are not those that were written."""
+def pieces(folder: Path, index: Index) -> Iterator[tuple[Piece, bytes | None]]:
+    """The pieces with their bytes, fewer where the file ends before; None for those that the disk cannot read."""
     offset, each = len(index.header), index.row_nbytes
     with open(opened(folder / DATA), "rb") as file:
         length = os.fstat(file.fileno()).st_size
         for piece in index.pieces:
-            start, stop = offset + piece.start * each, offset + piece.stop * each
-            if stop <= length:  # else an index that is wrong could ask for more memory than there is
+            start, stop = (min(length, offset + row * each) for row in piece[:2])  # a wrong index asks for no more
+            data = None
+            with contextlib.suppress(DamageError), refusals(folder / DATA):
                 file.seek(start)
-            if stop > length or digest(file.read(stop - start)) != piece.digest:
-                yield piece
+                data = file.read(stop - start)
+            yield piece, data
+
+
+def damaged(folder: Path, index: Index) -> Iterator[Piece]:
+    """The pieces whose bytes are not those that were written."""
+    for piece, data in pieces(folder, index):
+        if data is None or digest(data) != piece.digest:
+            yield piece
 
 
 def damages(folder: Path) -> list[Damage]:
-    """All that is damaged in a finished folder, if it is there; reads every byte."""
+    """All that is damaged in a finished folder, if it is there; reads every byte.
+
+    A folder that another process rewrites meanwhile is looked at again.
+    """
+    while True:
+        before = _changed(folder)
+        with contextlib.suppress(FileNotFoundError):
+            found = _damages(folder)
+            if not found or before == _changed(folder):
+                return found
+        if not folder.exists():
+            return []
+
+
+def _damages(folder: Path) -> list[Damage]:
     try:
         index = read_index(folder)
         if index.missing:
             raise damage_error(folder / INDEX, "it lacks pictures")
         check_header(folder, index)
-    except FileNotFoundError:
-        return []
     except DamageError as error:
         return [error.damage]
-    reason = "its checksum is another"
-    return [Damage(folder / DATA, (piece.start, piece.stop), reason) for piece in damaged(folder, index)]
+    return [
+        Damage(folder / DATA, (piece.start, piece.stop), REFUSED if data is None else "its checksum is another")
+        for piece, data in pieces(folder, index)
+        if data is None or digest(data) != piece.digest
+    ]
+
+
+def _changed(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, and when it or the names in it changed; None if it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        found = folder.stat()
+        return found.st_ino, found.st_ctime_ns
+    return None
+
+
+def _missing(path: Path) -> Exception:
+    """The error for a file that is missing: from a folder that stands, it is damage."""
+    return damage_error(path, "it is missing") if path.parent.exists() else FileNotFoundError(path.parent)
 
 
 class Kept(NamedTuple):
@@ -210,14 +258,13 @@ def found(store: Path, draft: Index) -> Kept | None:
         OSError: If it cannot be read.
     """
     folder = store / draft.folder
-    with reading(folder):
-        if not folder.exists():
-            return None
+    with reading(folder), contextlib.suppress(FileNotFoundError):
         index = read_index(folder)
         if index.key != draft.key or index.missing:
             reason = "it is of other grids" if index.key != draft.key else "it lacks pictures"
             raise damage_error(folder / INDEX, reason)
         return Kept(mapped(folder, index), index.unreadable)
+    return None
 
 
 def required(store: Path, draft: Index) -> Kept:

@@ -36,7 +36,7 @@ class Entry:
         state: `whole`, `unfinished` (the next run goes on with it), or `damaged` (as far as its index and the length
             of its data show; `verify` reads every byte).
         nbytes: What it takes of the disk.
-        index: What it says of itself; None if that is unreadable.
+        index: What it says of itself, also where its data are damaged; None if that is unreadable.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def done(self) -> int:
-        """Pictures whose grids are there."""
+        """Pictures whose grids are there, by the index."""
         if self.index is None:
             return 0
         return self.index.key.count - sum(stop - start for start, stop in self.index.missing)
@@ -60,7 +60,7 @@ class Entry:
         share = f" ({self.done / index.key.count:.0%})" if self.state == "unfinished" else ""
         grid = " × ".join(map(str, index.shape))
         pictures = f"{index.key.count:,} {index.of}"
-        key = index.key.short[:8]  # backbones of one name may differ in weights, size or tap
+        key = index.short[:8]  # backbones of one name may differ in weights, size or tap
         return index.name, key, pictures, grid, index.key.dtype, size(self.nbytes), f"{self.state}{share}"
 
 
@@ -190,7 +190,7 @@ class GridStore:
             dry_run: Only say what would go.
 
         Returns:
-            What went. What other processes are writing stays, and so do links.
+            What went. What other processes are writing stays, and so do links, and folders with other files in them.
 
         Raises:
             TypeError: If something else is to be kept.
@@ -206,7 +206,7 @@ class GridStore:
                 "unfinished=True; to remove everything, remove the folder"
             )
         with reading(self.path):
-            folders = contents(self._folder)[0]
+            folders = [path for path in contents(self._folder)[0] if is_own(path)]
         names = None if backbones is None else {_recognised(backbone) for backbone in backbones}
         shown = None if sets is None else {content(one, Share()) for one in sets}
         with reading(self.path):
@@ -243,12 +243,16 @@ def _entry(path: Path) -> Entry:
         with contextlib.suppress(FileNotFoundError, ValueError):
             return Entry(path, "unfinished", nbytes, gathered(path) if path.suffix == PARTS else read_unfinished(path))
         return Entry(path, "unfinished", nbytes, None)
+    index, whole = None, False
     try:
         index = read_index(path)
         check_header(path, index)
-    except (FileNotFoundError, ValueError):
-        return Entry(path, "damaged", nbytes, None)
-    return Entry(path, "damaged" if index.missing else "whole", nbytes, index)
+        whole = not index.missing
+    except FileNotFoundError:  # another process removes or rewrites it
+        return _entry(unfinished(path))
+    except ValueError:
+        pass
+    return Entry(path, "whole" if whole else "damaged", nbytes, index)
 
 
 def _is_superfluous(

@@ -13,7 +13,7 @@ import torch
 
 from grafeat.grids import Box
 
-KIND, FORMAT = "feature grids", 2
+KIND, FORMAT = "feature grids", 3  # the folders of the second were not told apart by all of a name
 PAGE = 4096  # the header fills whole pages of memory, so that the features begin on one
 DTYPES = {  # of torch, by their names in safetensors
     "F16": torch.float16,
@@ -49,11 +49,6 @@ class Key:
     dtype: str
     count: int
 
-    @property
-    def short(self) -> str:
-        """The 16 hexadecimal digits that end the folder's name."""
-        return digest(json.dumps([self.backbone, self.pictures, self.dtype]).encode())[:16]
-
 
 @dataclass(frozen=True)
 class Index:
@@ -78,9 +73,16 @@ class Index:
     unreadable: tuple[int, ...] = ()
 
     @property
+    def short(self) -> str:
+        """The 16 hexadecimal digits that end the folder's name: they differ wherever names do, a cut one included."""
+        said = [self.name, self.key.backbone, self.key.pictures, self.key.dtype]
+        return digest(json.dumps(said).encode())[:16]
+
+    @property
     def folder(self) -> str:
-        """The name of the folder that these grids have in a store."""
-        return folder_name(self.name, self.key)
+        """The name of the folder that these grids have in a store: never a path, whatever the backbone is called."""
+        name = self.name.replace("/", "_").replace("\0", "_").encode(errors="replace")[:60].decode(errors="ignore")
+        return f"{name}-{self.short}"
 
     @property
     def row_nbytes(self) -> int:
@@ -146,12 +148,6 @@ def parsed(raw: bytes) -> Index:
 def digest(data: bytes | memoryview) -> str:
     """The first 128 bits of the SHA-256: as fast as a disk, and no two pieces that anyone has seen share one."""
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def folder_name(name: str, key: Key) -> str:
-    """The folder of a backbone's grids: never a path, whatever the backbone is called."""
-    short = name.replace("/", "_").replace("\0", "_").encode(errors="replace")[:60].decode(errors="ignore")
-    return f"{short}-{key.short}"
 
 
 def gaps(count: int, pieces: Iterable[Piece]) -> tuple[Rows, ...]:

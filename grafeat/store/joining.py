@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grafeat.store.contents import LOCK, PART, PARTS, is_own
-from grafeat.store.folder import DATA, DamageError, damage_error, opened
+from grafeat.store.folder import DATA, DamageError, damage_error, opened, refusals
 from grafeat.store.index import DTYPES, Index, Piece, Rows, Shape, digest, gaps
 from grafeat.store.journal import left_over, read_unfinished, unfinished
 from grafeat.store.lock import discard, locked, writing
@@ -232,7 +232,8 @@ def _inside(rows: Rows, runs: Sequence[Rows]) -> bool:
 def _read(part: Part, piece: Piece) -> Float[Tensor, "b c h w"] | None:
     """The features of a piece; None if they are not what was written, or are gone."""
     index, count = part.index, piece.stop - piece.start
-    with contextlib.suppress(FileNotFoundError, ValueError), open(opened(part.path / DATA), "rb") as file:
+    path = part.path / DATA
+    with contextlib.suppress(FileNotFoundError, ValueError), refusals(path), open(opened(path), "rb") as file:
         file.seek(len(index.header) + piece.start * index.row_nbytes)
         data = bytearray(file.read(count * index.row_nbytes))
         if digest(memoryview(data)) == piece.digest:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from grafeat.store.folder import INDEX, opened
+from grafeat.store.folder import INDEX, opened, refusals
 from grafeat.store.index import Index, Piece, digest, parsed
 
 JOURNAL = "journal"
@@ -38,7 +38,7 @@ def read_unfinished(part: Path) -> Index:
     """
     with contextlib.suppress(FileNotFoundError, ValueError):
         return _read_journal(part)
-    with open(opened(part / INDEX), "rb") as file:
+    with refusals(part / INDEX), open(opened(part / INDEX), "rb") as file:
         return parsed(file.read())
 
 
@@ -53,7 +53,7 @@ def left_over(part: Path, draft: Index) -> Index | None:
 
 def _read_journal(part: Path) -> Index:
     """A last line that was torn off counts for nothing."""
-    with open(opened(part / JOURNAL), "rb") as file:
+    with refusals(part / JOURNAL), open(opened(part / JOURNAL), "rb") as file:
         if file.read(len(HEAD)) != HEAD:
             raise ValueError("it is of another version")
         index = parsed(file.readline())

@@ -50,10 +50,12 @@ def locked(
     """
     while True:
         if make:
-            part.mkdir(parents=True, exist_ok=True)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # with exist_ok it could be raised where another removes it
+                part.mkdir()
         try:
             descriptor = opened(part / file, os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:  # another process has just finished it
+        except FileNotFoundError:  # another process has just finished or removed it
             if not make:
                 raise
             continue
@@ -76,10 +78,14 @@ def is_still(descriptor: int, path: Path) -> bool:
 
 
 def discard(part: Path) -> None:
-    """Removes an unfinished folder that this process has locked."""
-    for path in part.iterdir():
+    """Removes an unfinished folder that this process has locked, but for what another makes in it at once."""
+    for path in sorted(part.iterdir(), key=lambda path: path.name == DATA):  # the lock last
         path.unlink()
-    part.rmdir()
+    try:
+        part.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _lock(descriptor: int, waiting: Callable[[], None] | None, shared: bool) -> None:

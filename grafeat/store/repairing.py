@@ -8,7 +8,18 @@ from pathlib import Path
 from grafeat.files import write
 from grafeat.pictures import PictureSet
 from grafeat.store.batches import why_unreadable
-from grafeat.store.folder import INDEX, DamageError, check_header, damaged, damages, read_index, reading
+from grafeat.store.folder import (
+    DATA,
+    INDEX,
+    REFUSED,
+    DamageError,
+    check_header,
+    damaged,
+    damages,
+    pieces,
+    read_index,
+    reading,
+)
 from grafeat.store.index import Index, Piece
 from grafeat.store.joining import in_use, parts_in, parts_of
 from grafeat.store.journal import JOURNAL, journal_of, left_over, unfinished
@@ -40,7 +51,10 @@ def take_out(store: Path, draft: Index, pictures: PictureSet, waiting: Waiting) 
     with reading(folder):
         _take_out_of_parts(parts_of(folder), draft, readable, waiting)  # first, as they could become the whole
         _take_out_readable(unfinished(folder), draft, readable, waiting)
-        if _is_flawed(folder, readable):
+        lost = damages(folder)
+        if any(damage.reason == REFUSED for damage in lost):
+            _renew(folder, waiting)
+        if lost or _is_readable_again(folder, readable):
             _demote(folder, readable, waiting)
 
 
@@ -79,9 +93,26 @@ def _demote(folder: Path, readable: Readable, waiting: Waiting) -> None:
             _note(part, sound)
 
 
-def _is_flawed(folder: Path, readable: Readable) -> bool:
-    if damages(folder):
-        return True
+def _renew(folder: Path, waiting: Waiting) -> None:
+    """Copies what the disk can read of a data file to a new one, which takes its place; the rest is zeros there.
+
+    What is computed anew is then not written to where the disk has just failed.
+    """
+
+    def copy(scratch: Path) -> None:
+        with scratch.open("wb") as file:
+            file.write(index.header)
+            for piece, data in pieces(folder, index):
+                file.seek(len(index.header) + piece.start * index.row_nbytes)
+                file.write(data or b"")
+            file.truncate(index.nbytes)
+
+    with writing(folder), contextlib.suppress(FileNotFoundError, DamageError), _held(folder, waiting):
+        index = read_index(folder)
+        write(folder / DATA, copy, index.nbytes)
+
+
+def _is_readable_again(folder: Path, readable: Readable) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return any(_now_readable(read_index(folder), readable))
     return False

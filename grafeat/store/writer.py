@@ -153,7 +153,8 @@ class Writer:
     def _note(
         self, rows: Rows, features: Tensor, unreadable: Sequence[int], *, settle: bool = False
     ) -> None:
-        data, index = features.contiguous().view(torch.uint8).numpy().reshape(-1).data, self._index
+        # Flat first: grids of 1×1 can pass for contiguous whatever their strides, and then have no view as bytes.
+        data, index = features.reshape(-1).contiguous().view(torch.uint8).numpy().data, self._index
         _write_all(self._data, data, len(index.header) + rows[0] * index.row_nbytes)
         piece = Piece(*rows, digest(data))
         _write_all(self._journal, line_of(piece, unreadable))

@@ -29,7 +29,7 @@ with atheris.instrument_imports(include=["grafeat", "PIL"]):
     from grafeat.models import MEANING
     from grafeat.pictures import read_picture
     from grafeat.planted import pointer
-    from grafeat.store.index import Index, Key, Piece, digest, parsed
+    from grafeat.store.index import FORMAT, Index, Key, Piece, digest, parsed
     from grafeat.store.journal import HEAD, read_unfinished
     from grafeat.training import fit
 
@@ -121,7 +121,7 @@ def seeds(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "checkpoint", finished(folder).read_bytes()
     yield "run", json.dumps(read_tensors(finished(folder), kind="training")[1]).encode()
     yield "trained", json.dumps({"call": CALL}).encode()
-    yield "index", json.dumps({"kind": "feature grids", "format": 2, **asdict(INDEX)}).encode()
+    yield "index", json.dumps({"kind": "feature grids", "format": FORMAT, **asdict(INDEX)}).encode()
     yield "journal", b'[0, 4, "d", [3]]\n[4, 8, "e", []]\n'
     exif = Image.Exif()
     exif[0x0112] = 6
