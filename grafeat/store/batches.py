@@ -35,8 +35,10 @@ class Batch:
     @cached_property
     def pictures(self) -> Pictures | None:
         """Those that can be read, as floats in [0, 1] with three channels."""
-        if self.kept is None or not self.shapes:
-            return self.kept if self.kept is None else as_floats(self.kept)
+        if self.kept is None:
+            return None
+        if not self.shapes:
+            return as_floats(self.kept)
         flat = self.kept.split([shape.numel() for shape in self.shapes])
         return [as_floats(values.view(shape)) for values, shape in zip(flat, self.shapes, strict=True)]
 
