@@ -1,6 +1,7 @@
 """Files that are written whole or not at all; tensors with a description, checked and read without running anything."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,14 @@ FORMAT = 2  # the first had no checksum
 PICKLE = re.compile(rb"PK\x03\x04|\x80[\x02-\x05].{6}[^{]", re.DOTALL)
 CHECKSUM = re.compile(rb'\\"checksum\\": \\"([0-9a-f]{32})\\"')  # the first in a header, whose text is JSON inside JSON
 UNSEALED = "0" * 32
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+HELPS = {  # where a file cannot be written, by the error's number
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or name another folder"),
+    **dict.fromkeys(FORBIDDEN, "make it writable or name another folder"),
+    errno.EFBIG: "raise the limit on the length of a file, or name a folder on another disk",
+    errno.EIO: "check the disk, or name a folder on another",
+    errno.ENAMETOOLONG: "shorten the name",
+}
 REMEDIES = {"model": "save the model anew with gf.save", "training": "name another file"}  # by kind of file
 
 
@@ -104,8 +113,7 @@ def _scratch(path: Path, nbytes: int | None = None) -> Iterator[Path]:
         kept = "; the file that was there is unchanged" if path.is_file() else ""
         room = "" if nbytes is None else f" with room for {nbytes / 1e6:,.1f} MB"
         raise OSError(
-            f"path: could not write {path} ({error}); expected a writable folder{room}{kept}; free some space or name "
-            "another folder"
+            f"path: could not write {path} ({error}); expected a writable folder{room}{kept}; {what_helps(error)}"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # an error before this one says more
@@ -216,6 +224,11 @@ def _checksum(path: Path) -> tuple[str, int]:
         while piece := file.read(1 << 20):
             whole.update(piece)
     return whole.hexdigest()[:32], len(start) + found.start(1)
+
+
+def what_helps(error: OSError) -> str:
+    """The remedy for an error of writing."""
+    return HELPS.get(error.errno or 0, "name another folder")
 
 
 def settle(path: Path) -> None:

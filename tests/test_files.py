@@ -128,16 +128,37 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_else(tmp_path: Path) 
         written(path, {"large": torch.ones(100_003)})
     assert str(caught.value).endswith(
         "expected a writable folder with room for 0.4 MB; the file that was there is unchanged; "
-        "free some space or name another folder"
+        "raise the limit on the length of a file, or name a folder on another disk"
     )
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
 def test_a_full_disk_leaves_no_new_file(tmp_path: Path) -> None:
-    with full_disk(), pytest.raises(OSError, match=r"room for 0\.4 MB; free some space"):
+    with full_disk(), pytest.raises(OSError, match=r"room for 0\.4 MB; raise the limit on the length of"):
         written(tmp_path / "a.safetensors", {"large": torch.ones(100_003)})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space or name another folder"),
+        (errno.EDQUOT, "free some space or name another folder"),
+        (errno.EROFS, "make it writable or name another folder"),
+        (errno.EIO, "check the disk, or name a folder on another"),
+        (errno.ENOTDIR, "name another folder"),
+    ],
+)
+def test_the_remedy_is_that_for_what_the_system_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=rf"path: could not write .*{os.strerror(number)}.*; {remedy}$"):
+        written(tmp_path / "a.safetensors")
 
 
 KILLED = """
@@ -235,7 +256,7 @@ def test_trying_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) ->
     check_writable(tmp_path / "new" / "b")
     assert path.read_bytes() == before
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["a.safetensors", "new"]
-    with pytest.raises(OSError, match=rf"path: could not write {path}/b .*; expected a writable folder; free some"):
+    with pytest.raises(OSError, match=rf"path: could not write {path}/b .*; expected a writable folder; name another"):
         check_writable(path / "b")
     with pytest.raises(IsADirectoryError, match=rf"path: {tmp_path} is a folder; expected a file, .*; add a name"):
         check_writable(tmp_path)

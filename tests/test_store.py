@@ -455,13 +455,16 @@ def test_a_view_that_cannot_be_recognised_again_needs_no_store_and_is_refused_wi
 def test_a_full_disk_and_a_folder_that_cannot_be_are_named(tmp_path: Path) -> None:
     with (
         full_disk(),
-        pytest.raises(OSError, match=r"store: could not write .* room for 23.1 kB; free some space or name another"),
+        pytest.raises(OSError, match=r"store: could not write .* room for 23.1 kB; raise the limit on the length of"),
     ):
         taken([lite()], pictures(211), tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=f"store: could not write {tmp_path}/file/lite-.*Not a directory"):
         taken([lite()], pictures(), tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=f"store: could not write {tmp_path}/link/lite-.*File exists"):
+        taken([lite()], pictures(), tmp_path / "link")
 
 
 # Progress

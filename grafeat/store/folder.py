@@ -258,7 +258,9 @@ def found(store: Path, draft: Index) -> Kept | None:
         OSError: If it cannot be read.
     """
     folder = store / draft.folder
-    with reading(folder), contextlib.suppress(FileNotFoundError):
+    with reading(folder), contextlib.suppress(FileNotFoundError):  # which another process may remove meanwhile
+        if not folder.exists():
+            return None
         index = read_index(folder)
         if index.key != draft.key or index.missing:
             reason = "it is of other grids" if index.key != draft.key else "it lacks pictures"

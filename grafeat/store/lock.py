@@ -10,10 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from grafeat.files import size
+from grafeat.files import FORBIDDEN, size, what_helps
 from grafeat.store.folder import DATA, opened
-
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
@@ -24,10 +22,11 @@ def writing(path: Path, nbytes: int | None = None) -> Iterator[None]:
     except OSError as error:
         if str(error).startswith("store:"):
             raise
-        reason = error if error.errno is not None else error.__cause__ or error  # of `write`
+        cause = error.__cause__  # of an error that `write` has put into words
+        reason = cause if error.errno is None and isinstance(cause, OSError) else error
         room = "" if nbytes is None else f" with room for {size(nbytes)}"
-        remedy = "free some space or name another folder; the batches that are there are kept"
-        if getattr(reason, "errno", None) in FORBIDDEN:
+        remedy = f"{what_helps(reason)}; the batches that are there are kept"
+        if reason.errno in FORBIDDEN:
             remedy = "make it writable or name another; grids that are whole can still be read from it"
         raise OSError(
             f"store: could not write {path} ({reason}); expected a writable folder{room}; {remedy}"
@@ -50,9 +49,11 @@ def locked(
     """
     while True:
         if make:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):  # with exist_ok it could be raised where another removes it
-                part.mkdir()
+            try:  # not with exist_ok, which raises where another process removes the folder meanwhile
+                part.mkdir(parents=True)
+            except FileExistsError:
+                if not part.parent.is_dir():  # a link to nowhere
+                    raise
         try:
             descriptor = opened(part / file, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:  # another process has just finished or removed it
