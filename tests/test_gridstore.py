@@ -139,7 +139,7 @@ LONG = "vit_base_patch16_clip_224_openai_at_a_high_resolution_of_pixels"
 def test_names_that_are_shortened_to_the_same_have_folders_of_their_own(tmp_path: Path, pair: tuple[str, str]) -> None:
     """Also on a disk that does not tell capitals from small letters."""
     backbones = [lite(name=name) for name in pair]
-    drafts = drafts_of(backbones, pictures(), torch.float16, Share()).values()
+    drafts = drafts_of(backbones, pictures(), torch.float16, Share())[0].values()
     assert len({draft.folder.lower() for draft in drafts}) == 2
     assert same(taken(backbones, pictures(), tmp_path), taken(backbones, pictures()))
 
