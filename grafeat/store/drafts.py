@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
@@ -12,11 +13,17 @@ from grafeat.sharing import Share
 from grafeat.store.index import DTYPES, Index, Key
 
 CHUNK = 1000  # pictures that are hashed as one: several processes share the chunks
+DELAY = 2  # seconds, after which a bar says that pictures are being read
 SAMPLE = 64  # pictures by which processes see that they have the same set
 
 
 def drafts_of(
-    backbones: Sequence[Backbone], pictures: PictureSet, dtype: torch.dtype, share: Share
+    backbones: Sequence[Backbone],
+    pictures: PictureSet,
+    dtype: torch.dtype,
+    share: Share,
+    *,
+    progress: bool = False,
 ) -> tuple[dict[str, Index], PictureSet]:
     """The index of each backbone's grids, by its name; their shape is not known yet. And the pictures, remembered.
 
@@ -34,7 +41,7 @@ def drafts_of(
     said = next(name for name, each in DTYPES.items() if each == dtype)
     if share.processes > 1:
         _check_agreed(known, pictures, said, share)
-    pictures = remembered(pictures, share)
+    pictures = remembered(pictures, share, progress=progress)
     drafts, whole = {}, content(pictures, share)
     for backbone in backbones:
         key = Key(str(known[backbone.name]), whole, said, len(pictures))
@@ -43,7 +50,7 @@ def drafts_of(
     return drafts, pictures
 
 
-def remembered(pictures: PictureSet, share: Share) -> PictureSet:
+def remembered(pictures: PictureSet, share: Share, *, progress: bool = False) -> PictureSet:
     """The same pictures; a file that changes from now on is refused, as its features would be kept under a wrong key.
 
     Each process reads some chunks of the files. What lies in memory does not change.
@@ -51,7 +58,8 @@ def remembered(pictures: PictureSet, share: Share) -> PictureSet:
     if not pictures.files:
         return pictures
     digests = torch.zeros(len(pictures), hashlib.sha256().digest_size, dtype=torch.uint8)
-    for start in range(0, len(pictures), CHUNK)[share.process :: share.processes]:
+    own = range(0, len(pictures), CHUNK)[share.process :: share.processes]
+    for start in tqdm(own, desc="recognise", unit=f" × {CHUNK:,} pictures", delay=DELAY, disable=not progress):
         digests[start : start + CHUNK] = pictures[start : start + CHUNK].digests
     return pictures.remembering(_sum(digests, share).to(torch.uint8))
 

@@ -111,7 +111,7 @@ def _in_store(
     backbones: Sequence[Backbone], task: Task, store: Path, repair: bool, share: Share
 ) -> Mapping[str, Kept]:
     """Of several processes, each fills its blocks; then the first joins them and computes what still lacks."""
-    drafts, pictures = drafts_of(backbones, task.pictures, task.dtype, share)  # once, as all are read for it
+    drafts, pictures = drafts_of(backbones, task.pictures, task.dtype, share, progress=task.progress)
     task = replace(task, pictures=pictures)
     waiting = partial(_say_waiting, store, task.progress)
     if share.process == 0:
