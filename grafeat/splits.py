@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grafeat.pages import ask_for
+
 Rows = Int[Tensor, "_"]
 Index = int | slice | Sequence[int] | Tensor
 PARTS = ("train", "val", "test")
@@ -260,6 +262,7 @@ def take(stored: Tensor, rows: Rows) -> Tensor:
     """The chosen rows of a stored tensor: a view where they are consecutive, else a copy of those rows."""
     if len(rows) and torch.equal(rows, torch.arange(int(rows[0]), int(rows[0]) + len(rows))):
         return stored[int(rows[0]) : int(rows[0]) + len(rows)]
+    ask_for(stored, rows)
     return stored[rows]
 
 
