@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grafeat.arguments import is_whole
+from grafeat.pages import ask_for
 
 Rows = Int[Tensor, "_"]
 Index = int | slice | Sequence[int] | Tensor
@@ -263,6 +264,7 @@ def take(stored: Tensor, rows: Rows) -> Tensor:
     """The chosen rows of a stored tensor: a view where they are consecutive, else a copy of those rows."""
     if len(rows) and torch.equal(rows, torch.arange(int(rows[0]), int(rows[0]) + len(rows))):
         return stored[int(rows[0]) : int(rows[0]) + len(rows)]
+    ask_for(stored, rows)
     return stored[rows]
 
 
