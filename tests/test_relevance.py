@@ -485,7 +485,7 @@ def test_targets_that_are_no_classes_are_refused(target: object, error: type[Exc
 
 @pytest.mark.usefixtures("unchecked")
 def test_half_a_sample_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"samples: got 2.5, a float; expected a whole number"):
+    with pytest.raises(TypeError, match=r"samples: got 2.5; expected a whole number"):
         relevance(built(), grids(), method="shapley", samples=2.5)  # type: ignore[arg-type]
 
 

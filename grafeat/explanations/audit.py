@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grafeat.arguments import whole
 from grafeat.evaluation import batches
 from grafeat.explanations.controls import CONTROLS, control
 from grafeat.explanations.faithfulness import complexity, rank_correlation, sign_agreement
-from grafeat.explanations.game import check_count, finite_logits, known_grids, targets_of
+from grafeat.explanations.game import finite_logits, known_grids, targets_of
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
 from grafeat.explanations.removal import taken_apart
 from grafeat.explanations.standardised import frozen
@@ -62,7 +63,7 @@ def audit(
     (shuffled parameters); Hedström et al., arXiv 2401.06465 (complexity); Sundararajan et al., ICML 2017
     (completeness).
     """
-    check_count("batch_size", batch_size)
+    whole("batch_size", batch_size)
     explainers = _explainers(method, seed)
     given = as_patches(model, grids)
     if len(given) < 2:

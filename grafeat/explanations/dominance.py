@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grafeat.arguments import whole
 from grafeat.attention.captured import KINDS
 from grafeat.evaluation import batches
-from grafeat.explanations.game import Game, centred, check_count, known_grids, targets_of
+from grafeat.explanations.game import Game, centred, known_grids, targets_of
 from grafeat.explanations.knockouts import KnockOut, knock_out, refuse_knocked_out
 from grafeat.explanations.report import Dominance
 from grafeat.explanations.routing import routing
@@ -56,7 +57,7 @@ def dominance(
     Warns:
         UserWarning: If the model has never been trained: the values describe an untrained model.
     """
-    check_count("batch_size", batch_size)
+    whole("batch_size", batch_size)
     shown = known_grids(model, grids if isinstance(grids, GridSet) else GridSet(grids))
     if not len(shown):
         raise ValueError("grids: got no picture; expected at least one; slice fewer away")

@@ -82,19 +82,6 @@ def known_grids(model: GridModel, grids: GridSet) -> GridSet:
     return grids.only(*(name for name in model.backbones if name in grids.names))
 
 
-def check_count(argument: str, count: object) -> None:
-    """Refuses what cannot count anything.
-
-    Raises:
-        TypeError: If it is no whole number.
-        ValueError: If it is below 1.
-    """
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise TypeError(f"{argument}: got {count!r}, a {type(count).__name__}; expected a whole number; use 64")
-    if count < 1:
-        raise ValueError(f"{argument}: got {count}; expected 1 or more; leave it out for the default")
-
-
 def centred(logits: Float[Tensor, "b t"], targets: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
     """The logit of each target minus the mean over classes."""
     return logits.gather(1, targets[:, None])[:, 0] - logits.mean(dim=1)

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grafeat.arguments import whole
 from grafeat.explanations import attributions, rollout
 from grafeat.explanations.attributions import drawn_from
-from grafeat.explanations.game import check_count, finite_logits, targets_of
+from grafeat.explanations.game import finite_logits, targets_of
 from grafeat.explanations.rollout import Row
 from grafeat.explanations.standardised import Subject, frozen, has_projections, in_order, standardised
 from grafeat.graph import Patch, PatchGraph
@@ -221,5 +222,5 @@ def _chosen(model: GridModel, method: str, samples: int | None) -> _Method:
             f"samples: got {samples} for {method!r}, which draws nothing; leave it out, or use {takes}"
         )
     if samples is not None:
-        check_count("samples", samples)
+        whole("samples", samples)
     return chosen

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from grafeat.arguments import is_whole, strange, usable
+from grafeat.arguments import strange, usable, whole
 from grafeat.backbones.backbone import Backbone
 from grafeat.pictures import PictureSet
 from grafeat.sharing import Engine
@@ -36,16 +36,10 @@ def check(
         )
     if not isinstance(pictures, PictureSet):
         raise strange("pictures", pictures, "a PictureSet", "wrap them: gf.PictureSet(pictures)")
-    for argument, number in (("batch_size", batch_size), ("workers", workers)):
-        if not is_whole(number):
-            raise strange(argument, number, "a whole number", "leave it out for the default")
-    if not len(pictures) or batch_size < 1:
-        raise ValueError(
-            f"pictures, batch_size: got {len(pictures):,} pictures in batches of {batch_size}; expected 1 or more of "
-            "both; leave batch_size out for the default"
-        )
-    if workers < 0:
-        raise ValueError(f"workers: got {workers}; expected 0 or more; leave it out to decode in this process")
+    whole("batch_size", batch_size)
+    whole("workers", workers, least=0, remedy="leave it out to decode in this process")
+    if not len(pictures):
+        raise ValueError("pictures: got none; expected one or more; check what the set was made of")
     if dtype not in DTYPES.values():
         raise ValueError(
             f"dtype: got {dtype}; expected float16, bfloat16, float32 or float64 of torch; leave it out for float16"
