@@ -162,6 +162,20 @@ def test_what_widgets_say_does_not_hide_the_kernels_answers(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
+SLOW = """
+import time
+from ipywidgets import Widget
+
+handle = Widget._handle_msg
+Widget._handle_msg = lambda widget, message: (time.sleep(0.5), handle(widget, message))
+"""
+
+
+def test_kernel_is_not_stopped_before_it_has_heard_what_widgets_say(tmp_path: Path) -> None:
+    done = command(tmp_path, write(tmp_path, "00_first", "# Why?", SLOW, WIDGETS, WIDGETS))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_error_that_a_cell_announces_is_no_failure(tmp_path: Path) -> None:
     path = write(tmp_path, "00_one", "# Why?", "1 / 0")
     notebook = nbformat.read(path, as_version=4)

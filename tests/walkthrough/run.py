@@ -91,21 +91,32 @@ def _failure(last: NotebookNode, number: int) -> Failure | None:
 
 
 class _WakefulClient(NotebookClient):
-    """Does not sleep through an answer of the kernel.
+    """Neither sleeps through an answer of the kernel nor interrupts what the kernel still has to do.
 
     Where a cell shows widgets, nbclient sends messages on the socket on which it waits for the answer. That can use up
     the one signal that the answer has come, and it would wait for ever (nbclient's issue 312). A look at the sockets
-    from time to time finds it.
+    from time to time finds it. And the kernel may be at these messages when the last cell is done and it is stopped,
+    which begins with an interrupt: what is asked last is answered last, so that after it nothing is left to interrupt.
     """
 
-    async def async_execute_cell(self, *args: Any, **options: Any) -> NotebookNode:
+    async def async_execute_cell(self, cell: NotebookNode, cell_index: int, **options: Any) -> NotebookNode:
         looking = asyncio.ensure_future(self._look())
         try:
-            return await super().async_execute_cell(*args, **options)
+            done = await super().async_execute_cell(cell, cell_index, **options)
+            if cell_index == len(self.nb.cells) - 1:
+                await self._idle()
+            return done
         finally:
             looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await looking
+
+    async def _idle(self) -> None:
+        asked = self.kc.kernel_info()
+        while True:
+            said = await self.kc.get_iopub_msg(timeout=CELL_SECONDS)
+            if said["parent_header"].get("msg_id") == asked and said["content"].get("execution_state") == "idle":
+                return
 
     async def _look(self) -> None:
         while True:
