@@ -61,6 +61,19 @@ def test_it_prints_every_contender_best_first_with_the_controls_among_them_marke
     assert max(map(len, lines)) <= 100
 
 
+def test_tally_counts_the_tasks_on_which_a_way_is_surely_worse_or_better_than_the_merge() -> None:
+    tally = made({"digits": 0.004, "clothes": -0.03, "photographs": -0.002, "blind sums": 0.4}).tally()
+    assert list(tally.columns) == ["tasks", "merge better", "level", "merge worse"]
+    assert {name: tuple(row) for name, row in tally.iterrows()} == {
+        "ensemble": (4, 2, 1, 1),  # at 0.0, with 0.3 points to both sides
+        "concat": (4, 3, 0, 1),  # at −2
+        "single small_cnn": (4, 3, 1, 0),  # at −3, where the merge is on clothes
+        "single efficientnet_lite0": (4, 4, 0, 0),
+    }
+    assert list(tally.index)[::3] == ["ensemble", "single efficientnet_lite0"]
+    assert made(merge=False).tally().empty
+
+
 def test_many_tasks_have_a_line_each() -> None:
     printed = repr(made({f"task {number}": 0.004 for number in range(5)}))
     line = f"  {'task 0':<33}90.4 (89.4–91.2)    to ensemble: +0.4 (+0.1 to +0.7)"

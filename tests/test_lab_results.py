@@ -133,6 +133,20 @@ def test_the_best_that_is_no_control_is_bold_and_the_merge_is_held_against_its_r
         assert outside[column].endswith(f"), {merge['best outsider']}")
 
 
+def test_a_sentence_counts_on_how_many_tasks_the_merge_is_surely_better_or_worse(compared: gf.Comparison) -> None:
+    rows = compared.rows.copy()
+    ends = ["to merge low", "to merge high"]
+    rows.loc[rows["contender"] == "concat", ends] = -0.02, -0.01
+    rows.loc[rows["contender"] == "single small_cnn", ends] = [[-0.02, -0.01], [0.01, 0.02]]
+    rows.loc[rows["contender"] == "single efficientnet_lite0", ends] = [[-0.02, -0.01], [-0.01, 0.02]]
+    assert report.tallied(gf.Comparison(rows)) == (
+        "Whichever way of another design one settles on, the merge is surely better on at least 1 of 2 tasks. "
+        "It is surely worse than single small_cnn on 1."
+    )
+    rows.loc[rows["contender"] == "single small_cnn", ends] = -0.02, -0.01
+    assert report.tallied(gf.Comparison(rows)).endswith("It is surely worse than no other way.")
+
+
 def test_what_is_not_measured_is_left_out(
     compared: gf.Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

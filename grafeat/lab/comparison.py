@@ -71,6 +71,21 @@ class Comparison:
         each = [judged(self.of(task)) for task in self.tasks]
         return "\n".join([summary(each), *(one.sentence for one in each)])
 
+    def tally(self) -> pd.DataFrame:
+        """On how many tasks the merge is surely better than each other way, level with it, and surely worse.
+
+        Sure is a paired 95% interval that leaves out 0, of one task by itself and not corrected for their number.
+
+        Returns:
+            A row for each way, the one that loses most often last, with the columns `tasks` (on which both are),
+            `merge better`, `level` and `merge worse`. Controls are left out, as they are no rivals.
+        """
+        ways = self.rows[(self.rows["kind"] == "way") & self.rows["to merge"].notna()]
+        better, worse = ways["to merge high"] < 0, ways["to merge low"] > 0
+        found = {"tasks": True, "merge better": better, "level": ~(better | worse), "merge worse": worse}
+        counts = pd.DataFrame(found).groupby(ways["contender"], sort=False).sum()
+        return counts.sort_values("merge better", kind="stable")
+
     def __repr__(self) -> str:
         first = self.rows.iloc[0]
         lines = [f"Comparison: {_count(self.tasks, 'task')}, seeds {first['seeds']}, 95% intervals"]

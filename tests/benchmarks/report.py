@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grafeat.lab.comparison import Comparison
+from grafeat.lab.contenders import PARTS
 from grafeat.lab.said import difference, figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,9 +75,21 @@ def merging() -> str:
     first = found.rows.iloc[0]
     words = (
         f"Mean over {len(first['seeds'].split())} seeds in per cent, and what merging gains in points, each with its "
-        f"95% interval. The best way is the one on validation. {found.verdict().splitlines()[0]}"
+        f"95% interval. The best way is the one on validation. {found.verdict().splitlines()[0]} {tallied(found)}"
     )
     return "\n".join(lines) + f"\n\n{words}\n"
+
+
+def tallied(found: Comparison) -> str:
+    """How the merge does against each way of another design by itself, in words."""
+    counts = found.tally()
+    others = counts[(counts["tasks"] > 1) & ~counts.index.isin(PARTS)]
+    worse = [f"{name} on {row['merge worse']}" for name, row in counts.iterrows() if row["merge worse"]]
+    return (
+        f"Whichever way of another design one settles on, the merge is surely better on at least "
+        f"{others['merge better'].min()} of {len(found.tasks)} tasks. It is surely worse than "
+        f"{', '.join(worse) or 'no other way'}."
+    )
 
 
 def named(row: Mapping[str, Any], of: str) -> str:
