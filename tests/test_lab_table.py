@@ -109,7 +109,7 @@ def test_the_rest_of_a_row() -> None:
     assert list(rows([made]).columns) == list(COLUMNS)
     assert (row["format"], row["task"], row["family"], row["measure"]) == (FORMAT, "made up", "made up", "accuracy")
     assert (row["kind"], table.loc["concat", "kind"], table.loc["no positions", "kind"]) == ("merge", "way", "control")
-    assert (row["parameters"], row["training seconds"], row["inference ms"]) == (105, 3.33, 2.0)
+    assert (row["parameters"], row["training seconds"], row["inference ms"]) == (105, 4.0, 2.0)  # 1, 4 and 5 s
     few = made.task.labelled(0)
     assert (row["labels"], row["pictures"]) == (len(few.train) + len(few.val), len(made.task.tested))
     assert (row["seeds"], row["versions"], row["date"]) == ("0 3 4", "grafeat 7", "2026-01-05")

@@ -35,7 +35,7 @@ class Comparison:
             `ensemble`, the best rival (the way that was best on validation), the best outsider (the same among ways
             that are not the merge with one part changed) and the merge, in pairs and with intervals; for the merge,
             McNemar's exact p for each seed, also corrected over the tasks by Holm's method, and left out for a task
-            whose pictures come in groups; parameters, mean duration of a training and of an inference; CUR of each
+            whose pictures come in groups; parameters, median duration of a training and of an inference; CUR of each
             backbone, their spread and the accuracy of every subset; seeds, pictures, versions and date.
 
     Raises:

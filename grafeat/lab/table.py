@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -174,8 +175,8 @@ def _row(judged: Judged, name: str) -> dict[str, Any]:
         "validation": round(score, 6),
         "validation loss": round(loss, 6),
         "parameters": cells[0].parameters,
-        "training seconds": round(_mean([cell.seconds for cell in cells]), 2),
-        "inference ms": round(_mean([cell.inference for cell in cells]), 4),
+        "training seconds": round(median(cell.seconds for cell in cells), 2),
+        "inference ms": round(median(cell.inference for cell in cells), 4),
         **_use(judged, name),
         "labels": len(few.train) + len(few.val),
         "pictures": len(task.tested),
@@ -228,7 +229,3 @@ def _said(values: Sequence[float]) -> str:
 
 def _ends(columns: Sequence[str], found: Estimate) -> dict[str, float]:
     return dict(zip(columns, (round(end, 6) for end in (found.value, found.low, found.high)), strict=True))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
