@@ -1,5 +1,6 @@
-"""The lab's tables: what is trained for them fits into two hours, and the page shows each as it is."""
+"""The lab's tables: how much is trained for them, who made them, and that the page shows each as it is."""
 
+import datetime
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from benchmarks import report
 import grafeat as gf
 from grafeat.fusion import WAYS
 from grafeat.lab import Task
+from grafeat.lab.cells import LAB
 from grafeat.lab.lessons import trainings
 from grafeat.lab.said import difference
 from grafeat.shifts import SHIFTS
@@ -94,6 +96,15 @@ def test_parts_share_the_work_without_overlap(lab: ModuleType, monkeypatch: pyte
     first, second, whole = seen
     assert sorted(first + second) == sorted(whole) and len(set(whole)) == len(whole)
     assert abs(len(first) - len(second)) <= 7  # one group
+
+
+@pytest.mark.parametrize("name", report.LAB)
+def test_a_table_was_made_by_this_lab_and_says_when_and_by_which_command(name: str) -> None:
+    for row in report.table(f"{name}.csv"):
+        assert f"(lab {LAB})" in row["versions"]
+        assert datetime.date.fromisoformat(row["date"])
+        python, script, *_ = row["command"].split()
+        assert (python, (BENCHMARKS.parents[1] / script).is_file()) == ("python", True)
 
 
 # The page

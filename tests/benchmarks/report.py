@@ -55,7 +55,8 @@ def page() -> str:
     parts = [
         "# What was measured",
         "Written by `python tests/benchmarks/report.py` from the tables in [results](results). Times were taken on a "
-        "machine that did nothing else (of the lab, two trainings at a time); compare ratios, not milliseconds.",
+        "machine that did nothing else; compare ratios, not milliseconds. Those of the lab are medians over the seeds, "
+        "two trainings at a time, some beside other work.",
     ]
     for name, (heading, show) in SECTIONS.items():
         if not any(RESULTS.glob(f"{name}*.csv")):
