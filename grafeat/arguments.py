@@ -32,6 +32,18 @@ def whole(argument: str, given: object, *, least: int = 1, remedy: str = "leave 
     return number
 
 
+def make_whole(config: object, *names: str) -> None:
+    """Makes fields of a frozen configuration whole numbers of 1 or more, as Python's own; None stays.
+
+    Raises:
+        TypeError: If one is something else.
+        ValueError: If one is below 1.
+    """
+    for name in names:
+        if getattr(config, name) is not None:
+            object.__setattr__(config, name, whole(name, getattr(config, name)))
+
+
 def real(argument: str, given: object, *, above: float | None = None, below: float = math.inf) -> float:
     """A number of 0 or more, or above a bound, and below another, as Python's own.
 

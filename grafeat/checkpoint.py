@@ -98,7 +98,7 @@ def _merge_config(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mer
     """The configuration in a header, once it is known to be no larger than the weights beside it."""
     fields = _tuples(said)
     numbers = [channels for _, channels in fields["backbones"]]
-    numbers += [number for number in said.values() if isinstance(number, int)]
+    numbers += [number for name, number in said.items() if isinstance(number, int) and name != "components"]
     if said["depth"] > len(tensors) or max(numbers) > sum(tensor.numel() for tensor in tensors.values()):
         raise ValueError("the configuration is of a larger model than the weights")
     return MergeConfig(**fields)

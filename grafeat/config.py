@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from grafeat.arguments import make_whole
 from grafeat.graph import Kind
 from grafeat.readout import READOUTS, ReadoutKind
 
@@ -37,6 +38,7 @@ class MergeConfig:
         classes: Names of the classes; numbered if empty.
 
     Raises:
+        TypeError: If a value that counts something is no whole number.
         ValueError: If a value is out of its range.
     """
 
@@ -67,10 +69,7 @@ class MergeConfig:
             raise ValueError(
                 f"backbones: got {', '.join(self.names)}; expected different names; use name= to tell them apart"
             )
-        for name in ("width", "depth", "heads", "queries", "components", "hidden"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}; expected 1 or more")
+        make_whole(self, "num_classes", "width", "depth", "heads", "queries", "components", "hidden")
         if self.width % (2 * self.heads):
             near = max(1, round(self.width / (2 * self.heads))) * 2 * self.heads
             raise ValueError(

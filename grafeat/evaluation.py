@@ -1,12 +1,13 @@
 """What a model says of a labelled set, and how sure its accuracy is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grafeat.arguments import whole
 from grafeat.grids import GridSet
 from grafeat.intervals import wilson_interval
 from grafeat.models import GridModel
@@ -54,7 +55,8 @@ def evaluate(model: GridModel, grids: GridSet, *, batch_size: int = 256) -> Eval
         batch_size: Pictures at once.
 
     Raises:
-        ValueError: If the set is empty or has no labels, or has labels beyond the model's classes.
+        ValueError: If the set is empty or has no labels, or has labels beyond the model's classes or by other names; if
+            `batch_size` is below 1.
     """
     labels = checked_labels("grids", grids, model)
     return Evaluation(predict(model, grids, batch_size=batch_size).argmax(dim=1), labels)
@@ -69,8 +71,9 @@ def predict(model: GridModel, grids: GridSet, *, batch_size: int = 256) -> Float
 
 def batches(grids: GridSet, batch_size: int, *, shuffle: bool = False) -> Iterator[GridSet]:
     """A set piece by piece, in order or shuffled by the current random state."""
+    size = whole("batch_size", batch_size)
     order = torch.randperm(len(grids)) if shuffle else torch.arange(len(grids))
-    for rows in order.split(batch_size):
+    for rows in order.split(size):
         yield grids[rows]
 
 
@@ -82,4 +85,16 @@ def checked_labels(argument: str, grids: GridSet, model: GridModel) -> Rows:
             f"{argument}: got label {int(labels.max())}, but the model has {model.num_classes} classes, 0 to "
             f"{model.num_classes - 1}; build it with num_classes={int(labels.max()) + 1}"
         )
+    if not (_numbered(grids.classes) or _numbered(model.classes)):
+        for number in labels.unique().tolist():
+            if grids.classes[number] != model.classes[number]:
+                raise ValueError(
+                    f"{argument}: class {number} is {grids.classes[number]!r}, but {model.classes[number]!r} for the "
+                    f"model; expected its classes in its order: {', '.join(model.classes)}; number the labels so"
+                )
     return labels
+
+
+def _numbered(classes: Sequence[str]) -> bool:
+    """Whether classes have no names of their own."""
+    return list(classes) == [str(number) for number in range(len(classes))]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grafeat.arguments import whole
 from grafeat.grids import FeatureGrid, GridSet
 
 SAMPLE = 20_000  # feature vectors; enough for the covariance of some thousand channels
@@ -85,9 +86,17 @@ def learned_part(grids: GridSet | Sequence[FeatureGrid]) -> GridSet:
     """The pictures from which a new model may take its standardisation, which looks at no label.
 
     Of a set with parts, those to learn from, with labels or without.
+
+    Raises:
+        ValueError: If it has parts, and none of them is to learn from.
     """
     seen = grids if isinstance(grids, GridSet) else GridSet(grids)
     parts = [part for name, part in seen.part_positions.items() if name in ("train", "unlabelled")]
+    if seen.parts and not parts:
+        raise ValueError(
+            f"grids: got a set with the parts {', '.join(seen.parts)}; expected 'train' or 'unlabelled' among them, to "
+            "take mean and scale from; make parts with .split(…), or pass pictures to learn from"
+        )
     return seen[torch.cat(parts)] if parts else seen
 
 
@@ -119,7 +128,7 @@ def _sample(grids: GridSet, name: str, seed: int) -> Float[Tensor, "sample c"]:
             f"grids: got no pictures for backbone {name!r}; expected some to take mean and scale from; pass training "
             "pictures, labelled or not"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
     if patches <= MANY:
         chosen = torch.randperm(patches, generator=generator)[:SAMPLE]
     else:  # memory stays flat, and hardly any patch is drawn twice
@@ -129,7 +138,13 @@ def _sample(grids: GridSet, name: str, seed: int) -> Float[Tensor, "sample c"]:
 
 @contextmanager
 def weights_from(seed: int) -> Iterator[None]:
-    """Initial weights drawn inside depend on the seed alone; the global random state is left as it was."""
+    """Initial weights drawn inside depend on the seed alone; the global random state is left as it was.
+
+    Raises:
+        TypeError: If the seed is no whole number.
+        ValueError: If it is below 0.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        number = whole("seed", seed, least=0)
+        torch.default_generator.manual_seed(number)  # torch.manual_seed would seed every GPU as well
         yield

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grafeat.arguments import is_whole
+from grafeat.arguments import is_whole, whole
 from grafeat.pages import ask_for
 
 Rows = Int[Tensor, "_"]
@@ -121,7 +121,8 @@ class LabelledSet:
     def _part(self, part: str) -> Self:
         if part not in self._parts:
             has = f"the parts {', '.join(self._parts)}" if self._parts else "no parts"
-            raise ValueError(f"{part}: this set has {has}; make parts with .split(val=…, test=…)")
+            made = ".few_labels(…, rest=True)" if part == "unlabelled" else ".split(val=…, test=…)"
+            raise ValueError(f"{part}: this set has {has}; make parts with {made}, or pass one of its parts")
         return self._view(self._parts[part])
 
     def split(self, *, val: float, test: float, seed: int = 0) -> Self:
@@ -140,7 +141,7 @@ class LabelledSet:
                 f"val, test: got {val} and {test}; expected shares of 0 or more whose sum is below 1; "
                 "lower or raise them"
             )
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
         parts: dict[str, list[Rows]] = {part: [] for part in PARTS}
         for rows in self._rows_by_class():
             shuffled = rows[torch.randperm(len(rows), generator=generator)]
@@ -192,7 +193,7 @@ class LabelledSet:
                 "val"
             )
         by_class = self._enough_by_class(per_class)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
         drawn = [rows[torch.randperm(len(rows), generator=generator)[:per_class]] for rows in by_class]
         parts = {
             "train": torch.cat([rows[num_val:] for rows in drawn]),
@@ -277,25 +278,25 @@ def _checked_parts(parts: Mapping[str, Index], count: int) -> dict[str, Rows]:
 
 
 def _checked_labels(labels: Tensor | Sequence[int], count: int, classes: Sequence[str] | None) -> Rows:
-    whole = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if whole.ndim != 1 or (whole.size and whole.dtype.kind not in "iu"):
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
         raise TypeError(
-            f"labels: got {whole.dtype} of shape {whole.shape}; expected whole numbers of shape ({count},), "
+            f"labels: got {values.dtype} of shape {values.shape}; expected whole numbers of shape ({count},), "
             "one class number for each picture; give the classes' names as classes="
         )
-    if len(whole) != count:
+    if len(values) != count:
         raise ValueError(
-            f"labels: got {len(whole):,} for {count:,} pictures; expected one for each; slice both alike"
+            f"labels: got {len(values):,} for {count:,} pictures; expected one for each; slice both alike"
         )
     top = len(classes) if classes is not None else None
-    bad = (whole < 0) | (whole >= top) if top is not None else whole < 0
+    bad = (values < 0) | (values >= top) if top is not None else values < 0
     if bad.any():
         where = int(bad.argmax())
         expected = f"0 to {top - 1}, as there are {top} classes" if top is not None else "0 or more"
         raise ValueError(
-            f"labels: got {whole[where]} at picture {where}; expected {expected}; correct the label"
+            f"labels: got {values[where]} at picture {where}; expected {expected}; correct the label"
         )
-    return torch.from_numpy(whole.astype(np.int64))
+    return torch.from_numpy(values.astype(np.int64))
 
 
 def _numbered_classes(labels: Rows | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """One readable training loop for the merge and its rivals."""
 
+import copy
 import math
 import re
 import time
@@ -64,7 +65,8 @@ def fit(
     AdamW, warm-up and half a cosine; the weights that count are a moving average. Pictures without labels help where
     labels are few: the average, which sees all backbones of a picture, says what it is, and the model and each
     backbone's own reading learn it from mixed pictures. The same seed gives the same result on the same machine; the
-    global random state is left as it was. On CUDA the forward pass runs in bfloat16 where that is safe. Of a committee
+    global random state is left as it was. After an error the model is as it was, too; stopped by hand, it is as the
+    last step left it. On CUDA the forward pass runs in bfloat16 where that is safe. Of a committee
     each member is trained by itself.
 
     Args:
@@ -100,10 +102,11 @@ def fit(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a set is empty or has no labels, or has labels beyond the model's classes; if a set lacks one of
-            the model's backbones; if a number is out of its range; if there is no such device; if the checkpoint is
-            damaged, of another run, that is of other settings, pictures or initial weights, or of a version that
-            trains otherwise.
+        ValueError: If a set is empty or has no labels, or has labels beyond the model's classes, or by other names; if
+            a set has parts and lacks the one that is looked at; if a set lacks one of the model's backbones; if a
+            number is out of its range; if there is no such device; if a loss is no number; if the checkpoint is
+            damaged, of another run, that is of other settings, pictures or initial weights, or of a version that trains
+            otherwise.
         OSError: If the checkpoint cannot be written, which is tried before the first step.
 
     Source: AdamW: Loshchilov and Hutter, ICLR 2019; mixup: Zhang et al., ICLR 2018, here between feature grids; the
@@ -113,10 +116,9 @@ def fit(
     """
     share = Share(accelerator)
     _check_kinds(model, train, val, unlabelled, checkpoint)
-    train = train.train if "train" in train.parts else train  # else a test part would be learned
-    val = val.val if val is not None and "val" in val.parts else val
-    if unlabelled is not None and "unlabelled" in unlabelled.parts:
-        unlabelled = unlabelled.unlabelled
+    train = train.train if train.parts else train  # else a test part would be learned
+    val = val.val if val is not None and val.parts else val
+    unlabelled = unlabelled.unlabelled if unlabelled is not None and unlabelled.parts else unlabelled
     labels = _checked(model, train, val, unlabelled)
     unlabelled = None if unlabelled is None else unlabelled.only(*train.names)  # in the same order
     size = whole("batch_size", batch_size)
@@ -133,12 +135,27 @@ def fit(
         "seed": whole("seed", seed, least=0),
     }
     model.to(usable(device or (accelerator.device if accelerator else model.device)))
-    model.label_counts.copy_(labels.bincount(minlength=model.num_classes))
-    if isinstance(model, Committee):
-        more = {"checkpoint": checkpoint, "accelerator": accelerator, "progress": progress}
-        return _each_fitted(model, train, val, unlabelled, {**options, **more})
+    with _whole_again(model):
+        model.label_counts.copy_(labels.bincount(minlength=model.num_classes))
+        if isinstance(model, Committee):
+            more = {"checkpoint": checkpoint, "accelerator": accelerator, "progress": progress}
+            return _each_fitted(model, train, val, unlabelled, {**options, **more})
+        return _fitted(model, train, val, unlabelled, options, share, checkpoint, progress)
+
+
+def _fitted(
+    model: GridModel,
+    train: GridSet,
+    val: GridSet | None,
+    unlabelled: GridSet | None,
+    options: Mapping[str, Any],
+    share: Share,
+    checkpoint: str | Path | None,
+    progress: bool,
+) -> History:
+    """One model, trained on checked sets."""
     called = share.wrapped(model)  # with the first process's weights in all
-    settings = {"recipe": RECIPE, **options, "steps": math.ceil(len(train) / size)}
+    settings = {"recipe": RECIPE, **options, "steps": math.ceil(len(train) / options["batch_size"])}
     if checkpoint is not None:
         settings |= {"model": described(model), **identity(model, train, val, unlabelled)}
     start, run = time.perf_counter(), _new_run(model, settings)
@@ -160,7 +177,6 @@ def fit(
     if run.best is None:
         raise ValueError("val: the loss was no number in any epoch; expected finite grids; check them for NaN")
     model.load_state_dict(run.kept)
-    model.eval()
     if val is not None:
         model.calibrate(val)
     return History(tuple(run.rows), run.best, time.perf_counter() - start)
@@ -331,6 +347,19 @@ def _check_unlabelled(train: GridSet, unlabelled: GridSet) -> None:
                 f"unlabelled: has grids of shape {found} of {grid.name!r}, train has {expected}; expected the same; "
                 "extract both with the same backbones"
             )
+
+
+@contextmanager
+def _whole_again(model: GridModel) -> Iterator[None]:
+    """Leaves the model in `eval`, and after an error as it was before."""
+    before = copy.deepcopy(model.state_dict())
+    try:
+        yield
+    except Exception:
+        model.load_state_dict(before)
+        raise
+    finally:
+        model.eval()
 
 
 @contextmanager

@@ -54,6 +54,13 @@ def test_logits_after_loading_are_equal_to_the_bit(
     assert not loaded.training
 
 
+def test_more_components_than_there_are_channels_are_all_of_them(tmp_path: Path) -> None:
+    model = built(components=10**6)
+    loaded = load(save(model, tmp_path / "model.safetensors"))
+    assert loaded.config == model.config
+    assert torch.equal(loaded(GRIDS).logits, model.eval()(GRIDS).logits)
+
+
 def test_all_that_a_model_knows_is_kept(tmp_path: Path) -> None:
     named = GridSet(GRIDS.grids, GRIDS.labels, classes=["cat", "dog", "owl", "川獺"])
     model = built(named, seed=7)

@@ -1,9 +1,13 @@
 """What the options of a merge do, and which do not go together."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import grafeat as gf
 from grafeat.attention.joint import JointAttention
 from grafeat.attention.layers import CrossAttention, IntraAttention
 from grafeat.fusion.budget import learned
@@ -175,3 +179,18 @@ def test_the_kinds_of_edges() -> None:
     assert MergeConfig(BACKBONES, T).kinds == MergeConfig(BACKBONES, T, joint=True).kinds == ("intra", "cross")
     assert MergeConfig(BACKBONES, T, cross=False).kinds == ("intra",)
     assert MergeConfig(BACKBONES, T, intra=False, cross=False).kinds == ()
+
+
+# Numbers
+
+
+def test_numbers_of_numpy_become_pythons_own_so_that_a_model_can_be_saved(tmp_path: Path, unchecked: None) -> None:
+    model = built(num_classes=np.int64(T), width=np.int32(WIDTH), seed=np.int64(3))
+    assert {type(value) for value in (model.config.num_classes, model.config.width)} == {int}
+    assert gf.load(gf.save(model, tmp_path / "model.safetensors")).config == model.config
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_classes", torch.tensor(T)), ("width", 12.0), ("depth", True)])
+def test_what_counts_something_is_a_whole_number(name: str, value: object, unchecked: None) -> None:
+    with pytest.raises(TypeError, match=f"{name}: got .*; expected a whole number"):
+        built(**{name: value})

@@ -254,3 +254,27 @@ def test_only_numbers_that_are_none_are_passed_over(explorer: Explorer, monkeypa
     refusing(ValueError("another fault"))
     with pytest.raises(ValueError, match="another fault"):
         effects.on_page(0, state)
+
+
+# A model that changes
+
+
+def test_all_that_is_shown_is_of_the_model_as_it_is(grids: gf.GridSet) -> None:  # noqa: F811
+    """An explorer that was made before a training, and looked at, shows nothing of the model before."""
+    learner = gf.GraFeatMerge.for_grids(grids, num_classes=3, width=2 * 7 * HEADS, depth=LAYERS, heads=HEADS)
+    early = Explorer(learner, grids)
+    early.knocked = ["backbone", "vit"]
+    before = early.effect, early._source.describe(0)[1], early._answers.vertex({"number": 0, "vertex": 3})[1]
+    gf.fit(learner, grids, epochs=2, progress=False)
+    late = Explorer(learner, grids)
+    late.knocked = ["backbone", "vit"]
+    early.knocked = []
+    early.knocked = ["backbone", "vit"]
+    torch.testing.assert_close(early.effect.before, late.effect.before)
+    torch.testing.assert_close(early.effect.after, late.effect.after)
+    assert not torch.allclose(early.effect.after, before[0].after)
+    now = early._source.describe(0)[1], early._answers.vertex({"number": 0, "vertex": 3})[1]
+    expected = late._source.describe(0)[1], late._answers.vertex({"number": 0, "vertex": 3})[1]
+    for ours, theirs, old in zip(now, expected, before[1:], strict=True):
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+        assert not all(np.array_equal(ours[name], old[name]) for name in theirs)

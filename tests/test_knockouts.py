@@ -215,3 +215,17 @@ def test_what_is_not_read_goes_with_no_edges() -> None:
     with pytest.raises(ValueError, match=r"unread: got \('vit', 0, 2\) together with edges; expected it alone"):
         KnockOut("cross", unread=("vit", 0, 2))
     assert str(KnockOut(unread=("vit", 0, 2))) == "reading of vit (0, 2)"
+
+
+def test_edges_are_out_of_the_graph_in_which_they_were_named() -> None:
+    """Grids of one shape in another order would lose other edges than those that were named."""
+    given = [torch.randn(B, 4, 2, 3, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in range(3)]
+    alike = gf.GridSet([gf.FeatureGrid(name, features) for name, features in zip("abc", given, strict=True)])
+    model = gf.GraFeatMerge.for_grids(alike, num_classes=3, width=12, heads=HEADS, depth=1).double().eval()
+    words = "graph: has the patches of a 2 × 3, c 2 × 3, b 2 × 3; the pass has those of a 2 × 3, b 2 × 3, c 2 × 3"
+    with knock_out(model, KnockOut("cross", query="a", key="b"), PatchGraph.of(alike.only("a", "c", "b"))):
+        for inputs in (alike, list(alike.grids)):
+            with pytest.raises(ValueError, match=words):
+                model(inputs)
+        model(alike.only("a", "c", "b"))
+    model(alike)  # checked no longer

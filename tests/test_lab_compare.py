@@ -142,6 +142,8 @@ def test_where_no_contender_is_left_that_is_said(wanted: list[str]) -> None:
 def test_seeds_may_be_counted_by_numpy_and_a_lone_task_be_named_for_controls(unchecked: None) -> None:
     found = compared(task(), ["linear"], seeds=np.int64(1), controls="made up").rows
     assert set(found["seeds"]) == {"0"} and "control" in set(found["kind"])
+    found = compared(task(), ["linear"], seeds=[*np.arange(2)], epochs=np.int64(1)).rows
+    assert set(found["seeds"]) == {"0 1"}
 
 
 def test_groups_of_test_pictures_reach_the_table() -> None:

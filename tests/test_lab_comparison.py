@@ -170,6 +170,13 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: str | bytes) -> No
         Comparison.from_csv(path)
 
 
+@pytest.mark.parametrize("column", ["best rival", "best outsider", "to concat"])
+def test_a_table_without_one_of_its_columns_is_refused(column: str, tmp_path: Path) -> None:
+    made().rows.drop(columns=column).to_csv(path := tmp_path / "less.csv", index=False)
+    with pytest.raises(ValueError, match=f"no column '{column}'; expected"):
+        Comparison.from_csv(path)
+
+
 def test_a_table_that_was_cut_off_or_changed_is_refused_with_line_and_column(tmp_path: Path) -> None:
     path = made().to_csv(tmp_path / "a.csv")
     whole = path.read_text()

@@ -176,3 +176,11 @@ def test_an_outline_has_the_shapes_of_what_mix_makes(way: str) -> None:
     made, planned = (make(way, seen, num_classes=3, parameters=300_000) for make in (mix, outline))
     assert described(made) == described(planned)
     assert {parameter.device.type for parameter in planned.parameters()} == {"meta"}
+
+
+def test_a_network_from_scratch_is_a_control_and_sees_the_tasks_own_test_alone() -> None:
+    made = grids()
+    assert Contender("a CNN", "scratch").kind == "control"  # it learns from validation's labels too
+    other = task(grids=made, pictures=pictures(made), test=grids(53)[:])
+    with pytest.raises(ValueError, match="contenders: got 'a CNN' for task 'made up', whose test= are grids of other"):
+        chosen(other, [Contender("a CNN", "scratch")], controlled=False)

@@ -17,6 +17,7 @@ from grafeat.backbones.backbone import Backbone
 from grafeat.data import load_dataset
 from grafeat.lab import Task
 from grafeat.lab.suite import FAMILIES, fresh_digits, suite
+from grafeat.pictures import PictureSet
 from grafeat.planted import two_digits
 from grafeat.planted.cutouts import CATEGORIES
 from grafeat.shifts import SHIFTS, shifted
@@ -249,3 +250,25 @@ def test_unknown_families_and_a_single_backbone_are_named(tmp_path: Path) -> Non
         suite(backbones(), store=tmp_path, which=[])
     with pytest.raises(ValueError, match=r"backbones: got 1; expected two or more"):
         suite(backbones()[:1], store=tmp_path)
+
+
+def test_other_digits_may_be_given_and_are_those_of_every_task_of_digits(tmp_path: Path) -> None:
+    digits = load_dataset("mnist5k").split(val=0.2, test=0.1, seed=3)
+    found = suite(backbones(), digits=digits, store=tmp_path, which=["retrieval", "evidence"], progress=False)
+    tested = {task.name: task.tested for task in found}
+    assert torch.equal(tested["retrieval"].labels, digits.test.labels)
+    sums = two_digits(digits, module.SUMS)
+    assert torch.equal(tested["blind sums"].labels, sums.test.labels)
+
+
+def test_digits_have_ten_classes_and_three_parts(tmp_path: Path) -> None:
+    digits = load_dataset("mnist5k")
+    fewer = digits.with_parts(train=range(400), test=range(400, 500))
+    for wrong in (fewer, load_dataset("digits8x8"), shifted_names(digits)):
+        with pytest.raises(ValueError, match=r"digits: got .*; expected the classes 0 to 9 and the parts train, val"):
+            suite(backbones(), digits=wrong, store=tmp_path)
+
+
+def shifted_names(digits: PictureSet) -> PictureSet:
+    names = [f"the {name}" for name in digits.classes]
+    return PictureSet(digits.pictures, digits.labels, classes=names, parts=digits.part_positions)

@@ -149,3 +149,10 @@ def test_a_test_picture_that_is_learned_from_is_refused(part: str) -> None:
     leaking = made(parts=PARTS | {part: torch.cat([PARTS[part], PARTS["test"][:1]])})
     with pytest.raises(ValueError, match="task 't': grids: got a picture in two of the parts train, val and test"):
         Task("t", leaking)
+
+
+def test_pictures_in_other_parts_are_other_pictures() -> None:
+    """As many in each part, with the same labels: what learned from them would be asked about others."""
+    other = {"train": torch.arange(27, 66), "val": torch.arange(18, 27), "test": torch.arange(18)}
+    with pytest.raises(ValueError, match=r"task 't': pictures: got .*; expected the 66 pictures of the grids"):
+        Task("t", made(), pictures=pictures(parts=other))

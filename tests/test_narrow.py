@@ -102,6 +102,15 @@ def test_what_it_learns_on_one_set_of_digits_serves_other_writers(kind: str, epo
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_no_gpu_is_seeded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(11)
+    _quick(kind, seed=7)
+    assert seeded == [11]  # by this test, not by the training
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_seed_decides_and_the_global_state_is_left_alone(kind: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

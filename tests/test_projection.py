@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from grafeat import projection
 from grafeat.grids import WHOLE, FeatureGrid, GridSet
-from grafeat.projection import Projection, fourier_features, standardise
+from grafeat.projection import Projection, fourier_features, learned_part, standardise, weights_from
 
 B, C, H, W = 23, 7, 3, 5  # 345 patches
 K, D = 5, 11
@@ -231,3 +232,22 @@ def test_fourier_features_tell_all_places_of_a_fine_grid_apart() -> None:
 def test_fourier_features_keep_the_number_type_of_the_places() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         assert fourier_features(torch.rand(3, 2, dtype=dtype)).dtype == dtype
+
+
+def test_a_set_whose_parts_are_none_to_learn_from_is_refused() -> None:
+    held = GridSet([FeatureGrid("lite", mixed())]).with_parts(val=range(11), test=range(11, B))
+    with pytest.raises(ValueError, match="grids: got a set with the parts val, test; expected 'train' or 'unlabelled'"):
+        learned_part(held)
+    assert len(learned_part(held.with_parts(train=range(7), unlabelled=range(7, 10), test=range(10, B)))) == 10
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"), [(-1, "seed: got -1; expected 0 or more"), (0.5, "seed: got 0.5; expected a whole number")]
+)
+def test_a_seed_is_a_whole_number(seed: object, error: str, unchecked: None) -> None:
+    with pytest.raises((TypeError, ValueError), match=error), weights_from(seed):
+        pass
+    with weights_from(np.int64(5)):
+        ours = torch.rand(3)
+    with weights_from(5):
+        assert torch.equal(torch.rand(3), ours)

@@ -1,6 +1,7 @@
 """A labelled set is a view of rows; its parts and budgets are balanced, disjoint, seeded and stingy."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -372,3 +373,11 @@ def test_pictures_and_their_grids_are_split_alike(part: str) -> None:
         pictures, grids = getattr(pictures, part), getattr(grids, part)
         assert pictures.pictures[:, 0, 0, 0].tolist() == grids["a"].features.flatten().tolist()
         assert pictures.labels.tolist() == grids.labels.tolist()
+
+
+def test_a_seed_may_be_counted_by_numpy_and_is_a_whole_number(unchecked: None) -> None:
+    every = Numbers(31, labels_of([13, 18]))
+    for call in (partial(every.split, val=0.2, test=0.3), partial(every.few_labels, 5)):
+        assert call(seed=np.int64(5)).train.rows == call(seed=5).train.rows
+        with pytest.raises(TypeError, match=r"seed: got 0\.5; expected a whole number"):
+            call(seed=0.5)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,50 @@ def test_of_a_set_with_parts_only_the_part_that_fits_is_looked_at() -> None:
     assert fitted(first, split, val=split).epochs == fitted(second, split.train, val=split.val).epochs
     assert equal(first, second)
     assert int(first.label_counts.sum()) == 31
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"train": ("val", "test")}, "train: this set has the parts val, test; make parts with .split"),
+        ({"val": ("train", "test")}, "val: this set has the parts train, test; make parts with .split"),
+        ({"unlabelled": ("train", "test")}, r"unlabelled: this set has the parts train, test; .*few_labels\(…, rest="),
+    ],
+)
+def test_a_set_with_parts_but_without_the_one_that_fits_is_refused(
+    given: dict[str, tuple[str, str]], words: str
+) -> None:
+    """Else a test part among them would be learned from."""
+    halves = torch.arange(B).split([37, 24])
+    made = {name: GRIDS.with_parts(**dict(zip(parts, halves, strict=True))) for name, parts in given.items()}
+    with pytest.raises(ValueError, match=words):
+        fitted(built(), made.pop("train", GRIDS), **made)
+
+
+def test_after_a_failure_the_model_is_as_it_was_before_and_can_be_read() -> None:
+    model = built()
+    before = state(model)
+    with pytest.raises(ValueError, match="the loss is no number in epoch"):
+        fitted(model, learning_rate=1e30, epochs=7)
+    assert equal(model, before) and not model.training
+    assert not model.label_counts.any()  # so that what explains it still says that it was never trained
+
+
+def test_stopped_by_hand_the_model_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, model = [], built()
+
+    def stop(*given: Any, **options: Any) -> Tensor:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return training_loss(*given, **options)
+
+    monkeypatch.setattr(training, "training_loss", stop)
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(model)
+    assert torch.equal(model(GRIDS).logits, model(GRIDS).logits)  # nothing is dropped
+    assert not equal(model, before)
 
 
 def test_the_frequencies_of_the_training_labels_are_kept() -> None:
@@ -626,6 +671,27 @@ def test_evaluate_compares_the_likeliest_class_with_the_label() -> None:
     found = evaluate(model, GRIDS, batch_size=7)
     assert torch.equal(found.labels, GRIDS.labels)
     assert torch.equal(found.predictions, predict(model, GRIDS).argmax(dim=1))
+
+
+def test_classes_by_other_names_are_not_the_models() -> None:
+    """A folder that lacks a class numbers the others anew."""
+    named = GridSet(GRIDS.grids, GRIDS.labels, classes=["cat", "dog", "fox"])
+    model = GraFeatMerge.for_grids(named, num_classes=T, width=12, heads=3, depth=1)
+    rows = (GRIDS.labels != 1).nonzero().flatten()
+    fewer = GridSet(named[rows].grids, named[rows].labels.clamp(max=1), classes=["cat", "fox"])
+    words = "class 1 is 'fox', but 'dog' for the model; expected its classes in its order: cat, dog, fox; number"
+    for call in (partial(evaluate, model), partial(fitted, model)):
+        with pytest.raises(ValueError, match=words):
+            call(fewer)
+    unnamed = GridSet(GRIDS.grids, GRIDS.labels)
+    assert evaluate(model, unnamed).accuracy == evaluate(model, named).accuracy
+    assert evaluate(built(), fewer).labels.max() == 1  # a model whose classes are numbered takes any names
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_batch_has_a_picture(size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size: got {size}; expected 1 or more"):
+        evaluate(built(), GRIDS, batch_size=size)
 
 
 def test_a_history_prints_the_epoch_that_was_kept() -> None:

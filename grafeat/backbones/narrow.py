@@ -220,7 +220,7 @@ def learned(
         progress: Whether to show a bar.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         model = Trained(kind).to(memory_format=torch.channels_last)
         _set_statistics(model, pictures)
         head = nn.Linear(CHANNELS, classes or int(labels.max()) + 1)

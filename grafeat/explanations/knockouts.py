@@ -1,8 +1,10 @@
 """Knock-outs: edges taken out of the patch graph before the softmax, so that what is left shares their weight."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from grafeat.attention.layers import Attend, LayerKind, PatchAttention
 from grafeat.graph import Kind, Patch, PatchGraph
-from grafeat.grids import GridSet
-from grafeat.models import GridModel
+from grafeat.grids import FeatureGrid, GridSet
+from grafeat.models import GridModel, Grids
 from grafeat.patchmodel import PatchModel, check_patches
 
 End = str | Patch | tuple[str, int, int] | None
@@ -108,7 +110,7 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
 
     Raises:
         ValueError: If a knock-out names what the model or the graph does not have; in the pass, if there are as many as
-            pictures do not come.
+            pictures do not come, or the grids have another graph.
     """
     many = [_together(one) for one in (knockouts if isinstance(knockouts, list) else [knockouts])]
     for together in many:
@@ -117,6 +119,7 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
     masks = [_edges(many, graph, layer, number) for layer, number in _numbered(layers)]
     gone = _patches(many, graph).to(model.device)
     before = [layer.attend for layer in layers], model.readout.without
+    checking = model.register_forward_pre_hook(partial(_check_graph, graph), with_kwargs=True)
     try:
         for (layer, _), out in zip(_numbered(layers), masks, strict=True):
             if out.any():
@@ -125,6 +128,7 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
             model.readout.without = _unread(gone, graph)
         yield
     finally:
+        checking.remove()
         for layer, attend in zip(layers, before[0], strict=True):
             layer.attend = attend
         model.readout.without = before[1]
@@ -236,6 +240,18 @@ def _unread(gone: Bool[Tensor, "k n"], graph: PatchGraph) -> Callable[[str, Tens
         return logits.masked_fill(gone[:, graph.slices[name], None], -torch.inf)
 
     return without
+
+
+def _check_graph(graph: PatchGraph, model: PatchModel, given: tuple[Grids, ...], named: Mapping[str, Any]) -> None:
+    """Before a pass: the edges were named in this graph, so the vertices must be the same, in the same order."""
+    grids: Grids = given[0] if given else named["grids"]
+    here = list(model.patches([grids] if isinstance(grids, FeatureGrid) else grids).shapes.items())
+    if here != list(graph.shapes.items()):
+        shown = [", ".join(f"{name} {h} × {w}" for name, (h, w) in some) for some in (graph.shapes.items(), here)]
+        raise ValueError(
+            f"graph: has the patches of {shown[0]}; the pass has those of {shown[1]}; expected the graph of these "
+            "grids, in their order; pass model.patches(grids)"
+        )
 
 
 def _check_count(knockouts: int, pictures: int) -> None:

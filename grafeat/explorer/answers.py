@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from grafeat.attention.captured import CapturedAttention
 from grafeat.explorer.effects import Effects, relevance_sent
 from grafeat.explorer.knocked import checked
 from grafeat.explorer.payload import Arrays, Form, Shape, VertexWeights, pack, to_bytes
@@ -25,7 +26,7 @@ class Answers:
 
     def __init__(self, source: Source, effects: Effects) -> None:
         self.source, self.effects = source, effects
-        self.vertices: tuple[int, VertexWeights] | None = None
+        self.vertices: tuple[CapturedAttention, VertexWeights] | None = None
 
     def __call__(self, question: Question) -> tuple[dict[str, Any], list[bytes]]:
         """A message that JSON can hold, and the arrays that go with it as bytes."""
@@ -58,9 +59,9 @@ class Answers:
 
     def vertex(self, question: Question) -> Answer:
         """One vertex's rows and columns."""
-        number = question["number"]
-        if self.vertices is None or self.vertices[0] != number:
-            self.vertices = number, VertexWeights(self.source[number].attention, 0)
+        attention = self.source[question["number"]].attention
+        if self.vertices is None or self.vertices[0] is not attention:
+            self.vertices = attention, VertexWeights(attention, 0)
         return {}, self.vertices[1].arrays(question["vertex"])
 
     def graph(self, question: Question) -> Answer:

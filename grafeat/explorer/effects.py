@@ -90,12 +90,15 @@ def logits_without(model: GridModel, grids: GridSet, many: Sequence[Knocked]) ->
 class Effects:
     """Knock-outs, relevance and values of an explorer's pictures, each computed when it is asked for and kept.
 
+    What is kept is of the model as it is: after a change of its weights all is computed anew.
+
     Args:
         source: The model and the pictures.
     """
 
     source: Source
     _kept: dict[str, OrderedDict[Any, Any]] = field(default_factory=dict)
+    _seen: tuple[object, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -181,6 +184,9 @@ class Effects:
         return [("patch", *graph.locate(vertex)) for vertex in strongest.tolist()]
 
     def _once(self, kind: str, key: Any, compute: Callable[[], T]) -> T:
+        if self._seen != self.source.weights:
+            self._kept.clear()
+            self._seen = self.source.weights
         kept = self._kept.setdefault(kind, OrderedDict())
         if key not in kept:
             kept[key] = compute()

@@ -61,6 +61,7 @@ class Source:
     pictures: PictureSet | None
     _passes: OrderedDict[int, Pass] = field(default_factory=OrderedDict)
     _components: ComponentColours | None = None
+    _seen: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.grids):
@@ -84,8 +85,19 @@ class Source:
         """The patch graph of every picture."""
         return self[0].attention.graph
 
+    @property
+    def weights(self) -> tuple[object, ...]:
+        """What is another one after each change of the model's weights, or of where they are."""
+        return (
+            self.model.device,
+            *((tensor.data_ptr(), tensor._version) for tensor in (*self.model.parameters(), *self.model.buffers())),
+        )
+
     def __getitem__(self, picture: int) -> Pass:
-        """The model's pass over one picture; the last few are kept."""
+        """The model's pass over one picture; the last few are kept, until the model changes."""
+        if self._seen != self.weights:
+            self._passes.clear()
+            self._seen, self._components = self.weights, None
         if picture in self._passes:
             self._passes.move_to_end(picture)
             return self._passes[picture]
@@ -173,13 +185,14 @@ class Source:
 
     def _state_colours(self, picture: int) -> np.ndarray:
         """Colours (steps + 1, n, 3) of the vertex states before the first step and after each."""
+        states_here = self[picture].output.states
         if self._components is None:
             with torch.no_grad(), evaluating(self.model):
                 fitted = self.model(self.grids[: min(FITTED, len(self))], states=True).states
             vectors = torch.cat([_vectors(states) for states in fitted])
             finite = vectors[vectors.isfinite().all(dim=1)]
             self._components = ComponentColours.fit(finite if len(finite) else torch.zeros(3, vectors.shape[1]))
-        shown = torch.stack([self._components(_vectors(states)) for states in self[picture].output.states])
+        shown = torch.stack([self._components(_vectors(states)) for states in states_here])
         return (shown.nan_to_num(0.5) * 255).round().to(torch.uint8).numpy()
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grafeat.arguments import make_whole
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel
 from grafeat.projection import Projection, Reduction, learned_part, standardise, weights_from
@@ -33,6 +34,7 @@ class MixConfig:
         classes: Names of the classes; numbered if empty.
 
     Raises:
+        TypeError: If a value that counts something is no whole number.
         ValueError: If a value is below 1, or `width` is no multiple of `heads`.
     """
 
@@ -47,10 +49,7 @@ class MixConfig:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("width", "hidden", "components", "depth", "heads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}; expected 1 or more")
+        make_whole(self, "num_classes", "width", "hidden", "components", "depth", "heads")
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise ValueError(f"grid: got {self.grid}; expected rows and columns, each 1 or more")
 

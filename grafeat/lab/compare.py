@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from tqdm.auto import tqdm
 
-from grafeat.arguments import is_whole
+from grafeat.arguments import is_whole, whole
 from grafeat.grids import GridSet
 from grafeat.lab.bench import Bench
 from grafeat.lab.cells import Cell
@@ -90,7 +90,7 @@ def compare(
     wanted = [contenders] if isinstance(contenders, str | Contender) else contenders
     groups = lessons(listed, wanted, numbers, controls=controls)
     _check_some(groups, listed)
-    keys = Keys(matched=parameters == "matched", epochs=epochs)
+    keys = Keys(matched=parameters == "matched", epochs=None if epochs is None else whole("epochs", epochs))
     bench = Bench(None if folder is None else Path(folder), keys=keys, device=device)
     found: dict[str, dict[str, tuple[Contender, list[Cell]]]] = {task.name: {} for task in listed}
     with tqdm(total=sum(map(len, groups)), desc="compare", unit="training", disable=not progress) as bar:
@@ -135,7 +135,7 @@ def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
             "something"
         )
     _check_different("seeds", numbers)
-    return numbers
+    return [int(number) for number in numbers]
 
 
 def _check_choices(tasks: Sequence[Task], controls: bool | Collection[str], parameters: str) -> None:

@@ -168,6 +168,10 @@ def _check_format(path: str | Path, read: pd.DataFrame) -> None:
 def _check_rivals(path: str | Path, read: pd.DataFrame) -> None:
     there = set(zip(read["task"], read["contender"], strict=True))
     for column in ("best rival", "best outsider"):
+        if column not in read:
+            raise ValueError(
+                f"path: {path} has no column {column!r}; expected all columns that to_csv wrote; make it anew"
+            )
         for task, rival in zip(read["task"], read[column], strict=True):
             if rival and (task, rival) not in there:
                 raise ValueError(

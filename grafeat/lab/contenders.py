@@ -36,7 +36,8 @@ class Contender:
             if absent. A part is what is learned from, what is learned from without labels, validation, or the test.
         options: For the way `merge`: fields of `MergeConfig` that are not as they are by default.
         kind: `merge`, the model that is judged; `way`, its rivals; `control`, which explain and are no rivals. By
-            default `merge` for the way of that name, `control` for a merge with other grids or options, else `way`.
+            default `merge` for the way of that name, `control` for a merge with other grids or options and for the CNN
+            from scratch, which learns from validation's labels too; else `way`.
 
     Raises:
         ValueError: If the way is unknown, or has options and is not `merge`, or an option is unknown.
@@ -71,7 +72,8 @@ class Contender:
         if self.kind is None:
             changed = self.grids is not None or bool(self.options)
             judged: Kind = "control" if changed else "merge"
-            object.__setattr__(self, "kind", judged if self.way == MERGE else "way")
+            others: Kind = "control" if self.way == SCRATCH else "way"
+            object.__setattr__(self, "kind", judged if self.way == MERGE else others)
 
     @property
     def least(self) -> int:
@@ -136,7 +138,8 @@ def chosen(
     """What is compared on a task, and the names of what was wanted and needs more backbones than it has.
 
     Raises:
-        ValueError: If a name is unknown, or two contenders share one; if two are of the kind `merge`, as one is judged.
+        ValueError: If a name is unknown, or two contenders share one; if two are of the kind `merge`, as one is judged;
+            if a network is to learn from the pictures of a task that tests on others.
     """
     asked: list[Contender] = []
     for one in NEEDS if wanted is None else wanted:
@@ -157,6 +160,12 @@ def chosen(
         raise ValueError(
             f"contenders: got {' and '.join(map(repr, merges))}, all of kind 'merge'; expected one, which is judged; "
             "give the others kind='way' or kind='control'"
+        )
+    scratch = [one.name for one in asked if one.way == SCRATCH]
+    if scratch and task.test is not None:
+        raise ValueError(
+            f"contenders: got {scratch[0]!r} for task {task.name!r}, whose test= are grids of other pictures; expected "
+            "contenders that see grids, as it sees pictures; leave it out there"
         )
     if controlled:
         asked += [one for one in controls(task) if one.name not in names]

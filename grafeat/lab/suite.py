@@ -11,16 +11,17 @@ from torch import Tensor
 
 from grafeat.backbones.backbone import Backbone
 from grafeat.backbones.preparation import Crop
-from grafeat.data import DEBIAN_ROOT, by_content, load_dataset
+from grafeat.data import DEBIAN_ROOT, DIGITS, by_content, load_dataset
 from grafeat.grids import GridSet
 from grafeat.lab.task import ANOMALY, RETRIEVAL, Task
 from grafeat.pictures import PictureSet
 from grafeat.planted import load_cutouts, pointer, seen_object, two_digits
 from grafeat.shifts import SHIFTS, shifted
+from grafeat.splits import PARTS
 from grafeat.store import GridStore, extract
 
 FETCHED = Path(__file__).parents[2] / "build" / "fashion"  # by `make fashion`, in a checkout
-DIGITS, FASHION = (10, 50, 100, 300), (10, 50, 100)  # labels a class, validation included
+LABELLED, CLOTHES_LABELLED = (10, 50, 100, 300), (10, 50, 100)  # labels a class, validation included
 FEW = 50  # labels a class where their number is not the question
 CLOTHES = {"train": 300, "val": 50, "test": 250}  # pictures of each class
 SUMS, POINTED, PHOTOGRAPHS = 3500, 3000, 2000  # pictures
@@ -35,6 +36,7 @@ def suite(
     store: str | Path | GridStore,
     which: Sequence[str] | None = None,
     spare: Sequence[Backbone] = (),
+    digits: PictureSet | None = None,
     fashion: str | Path | None = None,
     stamps: str | Path | None = None,
     progress: bool = True,
@@ -60,6 +62,8 @@ def suite(
         store: Folder for the feature grids.
         which: Names of families; all of them by default.
         spare: Backbones for controls: they see the digits of `few labels`, and no way is compared on them.
+        digits: Labelled digits of the ten classes, with the parts `train`, `val` and `test`; by default those of
+            `mnist5k`, see `fresh_digits`.
         fashion: Folder with the .gz files; by default `/usr/share/datasets/fashion-mnist`, or where `make fashion` puts
             them.
         stamps: Folder of the stamps' categories; by default where `planted.load_cutouts` looks.
@@ -69,7 +73,8 @@ def suite(
         The tasks. Where a family's files are not there, it is left out, and a warning says how to get them.
 
     Raises:
-        ValueError: If a family is unknown, or there are fewer than two backbones.
+        ValueError: If a family is unknown, or there are fewer than two backbones, or the digits are of other classes or
+            have no parts.
     """
     wanted = tuple(FAMILIES) if which is None else tuple(which)
     unknown = [family for family in wanted if family not in FAMILIES]
@@ -80,7 +85,12 @@ def suite(
         raise ValueError(
             f"backbones: got {len(backbones)}; expected two or more, as there is nothing to mix; add another"
         )
-    sources = _Sources(tuple(backbones), tuple(spare), store, fashion, stamps, progress)
+    if digits is not None and (digits.classes != DIGITS or not set(PARTS) <= set(digits.parts)):
+        raise ValueError(
+            f"digits: got {digits}; expected the classes 0 to 9 and the parts {', '.join(PARTS)}; make the parts with "
+            ".split(…)"
+        )
+    sources = _Sources(tuple(backbones), tuple(spare), digits, store, fashion, stamps, progress)
     tasks: list[Task] = []
     for family in (family for family in FAMILIES if family in wanted):
         try:
@@ -109,6 +119,7 @@ class _Sources:
 
     backbones: tuple[Backbone, ...]
     spare: tuple[Backbone, ...]
+    given: PictureSet | None
     store: str | Path | GridStore
     fashion: str | Path | None
     stamps: str | Path | None
@@ -120,7 +131,7 @@ class _Sources:
 
     @cached_property
     def digits(self) -> PictureSet:
-        return fresh_digits()
+        return fresh_digits() if self.given is None else self.given
 
     @cached_property
     def digit_grids(self) -> GridSet:
@@ -132,7 +143,7 @@ class _Sources:
 
 
 def _few_labels(sources: _Sources) -> Iterator[Task]:
-    for per_class in DIGITS:
+    for per_class in LABELLED:
         yield Task(
             f"digits, {per_class} a class",
             sources.digit_grids,
@@ -158,7 +169,7 @@ def _shifted(sources: _Sources) -> Iterator[Task]:
 def _fashion(sources: _Sources) -> Iterator[Task]:
     clothes = _clothes(sources.fashion)
     grids = sources.grids(clothes)
-    for per_class in FASHION:
+    for per_class in CLOTHES_LABELLED:
         name = f"fashion, {per_class} a class"
         yield Task(name, grids, per_class=per_class, pictures=clothes, family="fashion")
 
