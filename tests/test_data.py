@@ -83,7 +83,7 @@ def test_digits8x8_is_scikit_learns_scaled_to_1() -> None:
 # Sets in files
 
 
-def _idx(array: np.ndarray) -> bytes:
+def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
@@ -114,8 +114,8 @@ def _assert_holds(pictures: PictureSet, halves: dict[str, tuple[np.ndarray, np.n
 def _write_debian(folder: Path, halves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
     folder.mkdir(exist_ok=True)
     for half, (pictures, labels) in halves.items():
-        (folder / f"{half}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(pictures)))
-        (folder / f"{half}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(_idx(labels)))
+        (folder / f"{half}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
+        (folder / f"{half}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
     return folder
 
 
@@ -172,8 +172,8 @@ def test_torchvisions_grey_sets(tmp_path: Path, kind: str, first: str) -> None:
     folder = tmp_path / kind / "raw"
     folder.mkdir(parents=True)
     for half, (pictures, labels) in halves.items():
-        (folder / f"{half}-images-idx3-ubyte").write_bytes(_idx(pictures))
-        (folder / f"{half}-labels-idx1-ubyte").write_bytes(_idx(labels))
+        (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(pictures))
+        (folder / f"{half}-labels-idx1-ubyte").write_bytes(idx(labels))
     pictures = load_dataset(f"torchvision/{kind}", root=tmp_path)
     _assert_holds(pictures, halves)
     assert pictures.classes[0] == first

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from benchmarks import report
+from test_data import idx
 
 import grafeat as gf
 from grafeat.fusion import WAYS
@@ -68,6 +69,8 @@ def test_all_tables_together_take_700_trainings_at_most(lab: ModuleType) -> None
         name: trainings(lab.groups_of(table, stand_ins(table.tasks, SETS[table.backbones]), 5))
         for name, table in lab.TABLES.items()
     }
+    assert counted.pop("lab_other_writers") == 195  # which is not trained unless it is named
+    assert list(counted) == lab.USUAL
     assert counted == {
         "lab": 390,  # 6 trainings for 13 tasks, of 13 ways that train
         "lab_labels": 100,
@@ -86,9 +89,39 @@ def test_every_way_is_on_every_family_of_tasks_and_every_table_has_a_heading(lab
     assert {table.backbones for table in lab.TABLES.values()} == set(lab.SETS) == set(SETS)
 
 
+def test_other_writers_digits_are_mnists_own_test_and_no_other_picture_of_theirs_is_there(
+    lab: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for MNIST's files, as they are not in every checkout."""
+    draw = torch.Generator().manual_seed(0)
+    drawn = {train: torch.randint(256, (23 * 10, 28, 28), dtype=torch.uint8, generator=draw) for train in (True, False)}
+    for train, pictures in drawn.items():
+        write_mnist(tmp_path, "train" if train else "t10k", pictures, torch.arange(len(pictures)) % 10)
+    monkeypatch.setattr(lab, "MNIST", tmp_path)
+    monkeypatch.setattr(lab, "TESTED", 7)
+    digits, own = lab.digits_of_other_writers(), gf.load_dataset("mnist5k")
+    assert digits.parts == {"train": 4500, "val": 500, "test": 70} and digits.classes == own.classes
+    assert torch.equal(digits.test.labels.bincount(), torch.full((10,), 7))
+    assert {row.numpy().tobytes() for row in stored(digits.test)} <= {row.numpy().tobytes() for row in drawn[False]}
+    learned = {row.numpy().tobytes() for part in (digits.train, digits.val) for row in stored(part)}
+    assert learned == {row.numpy().tobytes() for row in stored(own)}
+    assert torch.equal(digits.val.labels, own.val.labels)
+
+
+def stored(digits: gf.PictureSet) -> torch.Tensor:
+    return (digits.pictures[:, 0] * 255).round().to(torch.uint8)
+
+
+def write_mnist(folder: Path, half: str, pictures: torch.Tensor, labels: torch.Tensor) -> None:
+    """One half of the files as MNIST has them."""
+    (raw := folder / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+    for kind, values in (("images-idx3", pictures), ("labels-idx1", labels.to(torch.uint8))):
+        (raw / f"{half}-{kind}-ubyte").write_bytes(idx(values.numpy()))
+
+
 def test_parts_share_the_work_without_overlap(lab: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr(lab, "every_task", lambda backbones: stand_ins(lab.WIDE[:1] + lab.LABELS, SETS[backbones]))
+    monkeypatch.setattr(lab, "every_task", lambda backbones, **_: stand_ins(lab.WIDE[:1] + lab.LABELS, SETS[backbones]))
     monkeypatch.setattr(lab, "train", lambda groups: seen.append([str(one) for group in groups for one in group]))
     for part in ("1/2", "2/2", "1/1"):
         monkeypatch.setattr(sys, "argv", ["lab.py", "--tables", "lab_labels", "--seeds", "3", "--part", part])

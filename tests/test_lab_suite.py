@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_data import idx
 from torch import Tensor, nn
 
 import grafeat.lab.suite as module
@@ -45,8 +45,7 @@ def write_clothes(folder: Path, each: dict[str, int]) -> dict[str, tuple[np.ndar
         pictures = draw.integers(256, size=(len(labels), 28, 28), dtype=np.uint8)
         halves[half] = pictures, labels
         for kind, values in (("images-idx3", pictures), ("labels-idx1", labels)):
-            header = struct.pack(f">3sB{values.ndim}I", b"\0\0\x08", values.ndim, *values.shape)
-            (folder / f"{half}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + values.tobytes(), 1))
+            (folder / f"{half}-{kind}-ubyte.gz").write_bytes(gzip.compress(idx(values), 1))
     return halves
 
 

@@ -1,5 +1,6 @@
 """Panels lie where they should, in inches; text fits; colour bars and numbers say what they mean."""
 
+import itertools
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
@@ -111,6 +112,21 @@ def test_colour_bar_shows_the_limits_and_marks_values() -> None:
     assert written(cax) == ["attention", "▼", "uniform", "0.12"]
     assert [tuple(line.get_xdata()) for line in cax.lines] == [(0.125,)]
     assert cax.get_xlim() == pytest.approx((0, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(-1, 1, ["−1", "0", "1"]), (-0.21, 1.1, ["−0.21", "1.1"]), (-1, 0.1, ["−1", "0.10"]), (0.5, 2, ["0.50", "2"])],
+)
+def test_zero_is_written_where_it_touches_no_end(low: float, high: float, ticks: list[str]) -> None:
+    ax = place(panel_figure(5, 3), 0.5, 0.5, 3, 1.5)
+    cax = bar_below(ax)
+    colour_bar(cax, ax.imshow(np.array([[low, high]]), vmin=low, vmax=high), "relevance")
+    labels = cax.get_xticklabels()
+    assert [label.get_text() for label in labels] == ticks
+    ax.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_a_bar_below_stays_clear_of_its_panel_when_the_panel_moves() -> None:

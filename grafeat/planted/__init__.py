@@ -5,6 +5,7 @@ from grafeat.planted.digits import blind, two_digits
 from grafeat.planted.grids import one_speaks, pointer, repeat
 from grafeat.planted.pointing import OnObject, coverage, on_object
 from grafeat.planted.scenes import SeenObjects, seen_object
+from grafeat.planted.tied import tied
 
 __all__ = [
     "CutOuts",
@@ -18,5 +19,6 @@ __all__ = [
     "pointer",
     "repeat",
     "seen_object",
+    "tied",
     "two_digits",
 ]

@@ -198,7 +198,7 @@ def colour_bar(
     bar = figure.colorbar(shown, cax=cax, orientation="horizontal")
     bar.outline.set_visible(False)
     low, high = shown.get_clim()
-    ticks = [low, high] if low >= 0 or high <= 0 else [low, 0.0, high]
+    ticks = [low, 0.0, high] if _room_for_zero(cax, low, high) else [low, high]
     bar.set_ticks(ticks, labels=[number(value) for value in ticks])
     cax.tick_params(length=0, pad=3)
     cax.get_xticklabels()[0].set_horizontalalignment("left")
@@ -218,6 +218,16 @@ def colour_bar(
         cax.plot(
             [value], [1.0], marker=_TIP_DOWN, markersize=9, color=colour.mark, clip_on=False, transform=at
         )
+
+
+def _room_for_zero(cax: Axes, low: float, high: float) -> bool:
+    """Whether 0 lies inside a bar, and far enough from both ends for their numbers to stand beside it."""
+    if low >= 0 or high <= 0:
+        return False
+    size = float(cax.get_xticklabels()[0].get_size())
+    length = 72 * cax.get_window_extent().width / figure_of(cax).dpi
+    places = (length * -low / (high - low), low), (length * high / (high - low), high)
+    return all(place > text_width(number(end), size) + text_width("0", size) for place, end in places)
 
 
 def number(value: float) -> str:

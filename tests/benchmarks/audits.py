@@ -3,7 +3,7 @@
 Five seeds: digits of MNIST by a merge of EfficientNet-Lite0 and a small ViT that learned from 500 labels, and the seen
 objects of `planted_objects.py`, left out where they are not there. Every method is audited on test pictures, beside the
 controls, against thresholds that were fixed before (`gf.thresholds()`). Writes `results/audits.csv`: the mean over the
-seeds with Student's t interval, and in how many seeds the test was passed. What is finished is kept in the cache;
+seeds with Student's t interval, and in how many seeds the test was passed. What is finished is kept in `build/audits`;
 a seed of the photographs takes about ten minutes.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from digits import PER_CLASS, feature_grids
+from digits import PER_CLASS, feature_grids, finished
 from machine import described
 from planted import over_seeds
 from planted_objects import EPOCHS, shown
@@ -22,7 +22,7 @@ import grafeat as gf
 from grafeat.explanations.controls import CONTROLS
 
 RESULTS = Path(__file__).parent / "results"
-CACHE = Path("build/audits")
+CACHE = finished("audits")
 GRADIENTS = ("gradient_rollout", "gradient_x_input", "grad_cam", "integrated_gradients")
 # where a picture has 305 patches, those that take a pass a patch would take hours
 METHODS = {"digits": (*GRADIENTS, "attention_rollout", "gradient_shap", "ablation"), "photographs": GRADIENTS}

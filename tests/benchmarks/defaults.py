@@ -26,7 +26,7 @@ from grafeat.intervals import paired_difference
 from grafeat.lab.bench import versions
 from grafeat.lab.cells import LAB, digest, now
 from grafeat.lab.keys import Keys
-from grafeat.lab.suite import suite
+from grafeat.lab.suite import FEW, fresh_digits, suite
 from grafeat.lab.task import Task
 from grafeat.runs import described
 from grafeat.training import RECIPE
@@ -80,16 +80,11 @@ def main() -> None:
 
 
 def held_back() -> list[Task]:
-    """The tasks without their tests: a part of the pictures to learn from stands in."""
-    found = suite(SETS["general and narrow"](), store=LAB_CACHE / "grids", which=("few labels", "evidence"))
-    return [without_test(task) for task in found if task.name in TASKS]
-
-
-def without_test(task: Task) -> Task:
-    """One of them; of few labels, those for validation are drawn with them; of sums, enough stay not to be mixed."""
-    shares = {"val": 0.02, "test": 0.5} if task.per_class else {"val": 0.1, "test": 0.2}
-    grids = task.grids.only(*task.names).train.split(**shares, seed=0)
-    return Task(task.name, grids, per_class=task.per_class)
+    """The tasks, made of digits that are not in the lab's test: some of those to learn from stand in for it."""
+    own, digits, store = SETS["general and narrow"](), fresh_digits().train, LAB_CACHE / "grids"
+    few = gf.extract(own, digits.split(val=0.02, test=0.5, seed=0), store=store)
+    evidence = suite(own, digits=digits.split(val=0.1, test=0.2, seed=0), store=store, which=("evidence",))
+    return [Task(TASKS[0], few, per_class=FEW), *(task for task in evidence if task.name == TASKS[1])]
 
 
 def changes(task: Task) -> list[str]:
@@ -105,7 +100,7 @@ def right(task: Task, change: str, seed: int) -> Tensor:
     build = partial(gf.GraFeatMerge.for_grids, num_classes=task.num_classes, seed=seed, **MODEL.get(change, {}))
     options = {**Keys().settings, **TRAINING.get(change, {})}
     shapes = described(build(few.train[:2]))  # two pictures tell what it will be, and cost no pass over all of them
-    decided = {"lab": LAB, "recipe": RECIPE, "model": shapes, "fit": options}
+    decided = {"lab": LAB, "recipe": RECIPE, "parts": task.grids.parts, "model": shapes, "fit": options}
     name = f"{task.name} {change} {seed} {digest(decided)}".replace(" ", "_")
     logits, _ = cached(CACHE / f"{name}.pt", lambda: run(build(few), few, seed, options))
     return logits.argmax(dim=1) == few.test.required_labels("test")

@@ -1,4 +1,4 @@
-"""What several benchmarks share: the 5,000 digits before frozen backbones, and trainings that are not run again."""
+"""What several benchmarks share: the 5,000 digits before frozen backbones, and what is finished and not run again."""
 
 import time
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat.files import write
+from grafeat.lab.cells import LAB
+from grafeat.training import RECIPE
 
 LITE = "efficientnet_lite0"
 PER_CLASS = 50
@@ -21,6 +23,11 @@ def feature_grids(small: str) -> gf.GridSet:
     other = gf.train_backbone(small, gf.load_dataset("digits8x8"), save=CACHE / f"{small}.safetensors")
     backbones = [gf.load_backbone(f"bundled/{LITE}", size=112), other]
     return gf.extract(backbones, gf.load_dataset("mnist5k"), store=CACHE / "grids")
+
+
+def finished(benchmark: str) -> Path:
+    """Folder of what a benchmark has finished; another one once the package comes to train otherwise."""
+    return Path("build") / benchmark / f"lab {LAB}, recipe {RECIPE}"
 
 
 def cached(path: Path, make: Callable[[], tuple[Tensor, float]]) -> tuple[Tensor, float]:

@@ -4,6 +4,9 @@ Each table of `TABLES` is one `gf.compare` over five seeds. A finished training 
 again. `--jobs 2` trains in two processes; `--part 1/2` and `--part 2/2` do so on machines or terminals that share the
 folder, and a last call without them reads what they left and writes the tables. Fashion needs `make fashion`,
 photographs `make stamps`, the ViT the extra `vit`; what is not there is left out, and it says so.
+
+`--tables lab_other_writers` is not trained unless it is named: the tasks of digits once more, tested on digits of other
+writers that nothing in this project was chosen by. It needs `make mnist`.
 """
 
 import argparse
@@ -15,10 +18,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
 from machine import described
 from report import LAB
 
 import grafeat as gf
+from grafeat.data import by_content
 from grafeat.fusion import WAYS
 from grafeat.lab.bench import Bench
 from grafeat.lab.comparison import Comparison
@@ -29,6 +34,8 @@ from grafeat.lab.task import Task
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path("build/lab")
 SEEDS = 5
+MNIST = Path("build/mnist")  # by `make mnist`
+TESTED = 200  # digits of each class by other writers
 SIZE = 112  # of pictures, in pixels; a ViT then has 8 × 8 patches
 LITE, NARROW, VIT = "efficientnet_lite0", "small_cnn", "vit_small"
 CENTRE = ("digits, 50 a class", "fashion, 50 a class", "photographs")
@@ -48,12 +55,14 @@ class Table:
         tasks: Names of the suite's tasks; all but those of `labels` if empty.
         contenders: What is compared.
         controls: What is compared as well, and trained for this table alone.
+        other_writers: Whether digits are tested on `digits_of_other_writers`.
     """
 
     backbones: str
     tasks: tuple[str, ...]
     contenders: tuple[str, ...] = SIX
     controls: tuple[str, ...] = ()
+    other_writers: bool = False
 
 
 LABELS = (
@@ -64,8 +73,11 @@ WIDE = (
     "fashion, 50 a class", "blind sums", "pointer", "photographs", "anomalies, knn", "anomalies, mahalanobis",
     "retrieval", "retrieval, recall@5",
 )  # fmt: skip
+FAMILIES_OF_DIGITS = ("few labels", "shifted", "evidence", "anomalies", "retrieval")
+OF_DIGITS = tuple(name for name in WIDE if name.startswith(("digits", "blind", "anomalies", "retrieval")))
 TABLES = {
     "lab": Table("general and narrow", WIDE, WAYS),
+    "lab_other_writers": Table("general and narrow", OF_DIGITS, WAYS, other_writers=True),
     "lab_labels": Table("general and narrow", LABELS),
     "lab_two_cnns": Table("two CNNs", (CENTRE[0], CENTRE[2])),
     "lab_cnn_and_vit": Table("CNN and ViT", CENTRE),
@@ -73,6 +85,7 @@ TABLES = {
     "lab_controls": Table("general and narrow", CENTRE[:1], WAYS, CONTROLS),
     "lab_interplay": Table("general and narrow", ("blind sums",), SIX, ("no interplay", "not parted")),
 }
+USUAL = [name for name, table in TABLES.items() if not table.other_writers]
 
 
 def lite(number: int, **options: object) -> gf.Backbone:
@@ -98,6 +111,29 @@ SETS: dict[str, Callable[[], list[gf.Backbone]]] = {
 }
 
 
+def digits_of_other_writers() -> gf.PictureSet:
+    """All digits of `mnist5k` to learn from, and 200 of each class of MNIST's own test set to be tested on.
+
+    They are by other writers, and nothing in this project was chosen by them.
+    """
+    own, whole = gf.load_dataset("mnist5k"), gf.load_dataset("torchvision/MNIST", root=MNIST)
+    labels, rows = whole.required_labels("MNIST"), whole.part_positions["test"]
+    stored = [(pictures[:, :1] * 255).round().to(torch.uint8) for pictures in (own.pictures, whole.pictures)]
+    test = [by_content(stored[1], rows[labels[rows] == number])[:TESTED] for number in range(10)]
+    chosen, parts = torch.cat(test), own.part_positions
+    return gf.PictureSet(
+        torch.cat([stored[0], stored[1][chosen]]),
+        torch.cat([own.required_labels("mnist5k"), labels[chosen]]),
+        classes=own.classes,
+        name="mnist5k, tested on other writers",
+        parts={
+            "train": torch.cat([parts["train"], parts["test"]]).sort().values,
+            "val": parts["val"],
+            "test": len(own) + torch.arange(len(chosen)),
+        },
+    )
+
+
 def main() -> None:
     """Extracts what is missing, trains what is missing, writes the tables."""
     args = arguments()
@@ -121,7 +157,7 @@ def arguments() -> argparse.Namespace:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--tables", nargs="+", default=USUAL, choices=list(TABLES))
     parser.add_argument("--tasks", nargs="+", help="only these tasks, by name; their tables are shown and not written")
     parser.add_argument("--part", help="1/2: train every second group of what shares labels and seed; write nothing")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train, each with one thread")
@@ -132,17 +168,20 @@ def arguments() -> argparse.Namespace:
 def tasks_of(table: Table, names: Sequence[str] | None) -> list[Task]:
     """The tasks of a table that are wanted, in its order; none where something that it needs is not there."""
     wanted = [name for name in table.tasks if names is None or name in names]
-    found = {task.name: task for task in every_task(table.backbones)} if wanted else {}
+    every = every_task(table.backbones, other_writers=table.other_writers) if wanted else []
+    found = {task.name: task for task in every}
     return [found[name] for name in wanted if name in found]
 
 
 @cache
-def every_task(backbones: str) -> list[Task]:
+def every_task(backbones: str, *, other_writers: bool = False) -> list[Task]:
     """The suite's tasks for a set of backbones; of those that are no full set, the families that are asked for."""
     try:
         own = SETS[backbones]()
+        if other_writers:
+            return suite(own, store=CACHE / "grids", which=FAMILIES_OF_DIGITS, digits=digits_of_other_writers())
     except FileNotFoundError as error:
-        print(f"The backbones {backbones!r} are left out. {error}", file=sys.stderr)
+        print(f"A table of the backbones {backbones!r} is left out. {error}", file=sys.stderr)
         return []
     full = backbones == "general and narrow"
     spare = [gf.load_backbone(f"timm/tf_{LITE}", pretrained=False, name="random", size=SIZE // 2)] if full else []

@@ -3,7 +3,7 @@
 Five seeds, and for each task a small merge, about 20 minutes on one core. One recipe for each task: `RECIPES` in
 `planted_tasks.py`. *Seen object* needs `make stamps` and the extra `vit`, and is left out without. Writes
 `results/planted.csv`: each figure's mean over the seeds with Student's t interval, beside what was aimed at, fixed
-before the runs. What is finished is kept in the cache and not run again.
+before the runs. What is finished is kept in `build/planted` and not run again.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from digits import finished
 from machine import described
 from planted_objects import seen_object
 from planted_tasks import TASKS
@@ -20,7 +21,7 @@ from scipy.stats import t as student
 
 Figures = dict[str, tuple[str, list[float]]]  # aim and the seeds' values, by the figure's name
 RESULTS = Path(__file__).parent / "results"
-CACHE = Path("build/planted")
+CACHE = finished("planted")
 EVERY = TASKS | {"seen object": seen_object}
 
 

@@ -1,6 +1,5 @@
 """The planted tasks on made-up grids and on digits: train, explain, compare with what is known. Run by `planted.py`."""
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat import planted
-from grafeat.attention.layers import PerBackbone
 from grafeat.explanations.knockouts import KnockOut, knock_out
 
 Figure = tuple[str, str, float]  # name, aim, value
@@ -126,25 +124,9 @@ def repeat(seed: int) -> Iterator[Figure]:
     report = gf.dominance(model, test, knockouts=False)
     yield "value of first minus second", "interval holds 0", report.values["first"] - report.values["second"]
     yield "interaction", "", float(report.interactions.loc["first", "second"])
-    values = gf.dominance(tied(model), test, knockouts=False).picture_values
+    values = gf.dominance(planted.tied(model), test, knockouts=False).picture_values
     largest = float((values[:, 0] - values[:, 1]).abs().max())
     yield "largest difference of values in a picture, tied parameters", "at most 1e-05", largest
-
-
-@torch.no_grad()
-def tied(model: gf.GraFeatMerge) -> gf.GraFeatMerge:
-    """The model with the first backbone's parameters for all."""
-    model = copy.deepcopy(model)
-    for projection in model.projections[1:]:
-        projection.load_state_dict(model.projections[0].state_dict())
-    model.types[:] = model.types[:1].clone()
-    for module in model.modules():
-        if isinstance(module, PerBackbone):
-            for layer in module.layers[1:]:
-                layer.load_state_dict(module.layers[0].state_dict())
-        if isinstance(getattr(module, "relation", None), torch.nn.Parameter):
-            module.relation[:] = module.relation[:1].clone()
-    return model
 
 
 def blind(seed: int) -> Iterator[Figure]:

@@ -25,7 +25,8 @@ AGAINST = {
 }  # in words, and its column
 LAB = {
     "lab": "EfficientNet-Lite0 and a small CNN: every way on every kind of task",
-    "lab_labels": "The same with fewer and more labels",
+    "lab_other_writers": "The same, tested on digits of other writers, by which nothing was chosen",
+    "lab_labels": "EfficientNet-Lite0 and a small CNN with fewer and more labels",
     "lab_two_cnns": "Two CNNs",
     "lab_cnn_and_vit": "A CNN and a ViT",
     "lab_three_kinds": "Three of different kinds",
@@ -47,7 +48,7 @@ def main() -> None:
 
 def figures() -> str:
     """What stands in the README, as Markdown."""
-    return f"{merging()}\n{pointer()}\n{million()}"
+    return f"{merging()}{unseen()}\n{pointer()}\n{million()}"
 
 
 def page() -> str:
@@ -79,6 +80,16 @@ def merging() -> str:
         f"95% interval. The best way is the one on validation. {found.verdict().splitlines()[0]} {tallied(found)}"
     )
     return "\n".join(lines) + f"\n\n{words}\n"
+
+
+def unseen() -> str:
+    """What is left of it on digits by which nothing was chosen, in words."""
+    found = Comparison.from_csv(RESULTS / "lab_other_writers.csv")
+    pictures = found.rows.iloc[0]["pictures"]
+    return (
+        f"*On other writers' digits*, {pictures:,} of them, by which nothing was chosen: "
+        f"{found.verdict().splitlines()[0]} {tallied(found)}\n"
+    )
 
 
 def tallied(found: Comparison) -> str:
