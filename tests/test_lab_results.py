@@ -131,7 +131,7 @@ def test_parts_share_the_work_without_overlap(lab: ModuleType, monkeypatch: pyte
     assert abs(len(first) - len(second)) <= 7  # one group
 
 
-@pytest.mark.parametrize("name", report.LAB)
+@pytest.mark.parametrize("name", [*report.LAB, "defaults"])
 def test_a_table_was_made_by_this_lab_and_says_when_and_by_which_command(name: str) -> None:
     for row in report.table(f"{name}.csv"):
         assert f"(lab {LAB})" in row["versions"]

@@ -265,7 +265,8 @@ def defaults() -> str:
         f"{' and '.join(dict.fromkeys(row['pictures'] for row in rows))} pictures that no test of the lab uses; a dash "
         "where the change is none."
     )
-    return "\n".join(lines) + f"\n\n{words} {measured_on(rows)}\n"
+    first = rows[0]
+    return "\n".join(lines) + f"\n\n{words} {first['versions']}; {first['date']}. {measured_on(rows)}\n"
 
 
 def default_cell(row: dict[str, str] | None) -> str:
