@@ -224,7 +224,7 @@ def _room_for_zero(cax: Axes, low: float, high: float) -> bool:
     """Whether 0 lies inside a bar, and far enough from both ends for their numbers to stand beside it."""
     if low >= 0 or high <= 0:
         return False
-    size = float(cax.get_xticklabels()[0].get_size())
+    size = float(cax.get_xticklabels()[0].get_fontsize())
     length = 72 * cax.get_window_extent().width / figure_of(cax).dpi
     places = (length * -low / (high - low), low), (length * high / (high - low), high)
     return all(place > text_width(number(end), size) + text_width("0", size) for place, end in places)
