@@ -132,5 +132,6 @@ def test_make_alone_lists_the_commands(clone: Path) -> None:
         "results",
         "stamps",
         "fashion",
+        "mnist",
         "clean",
     ]
