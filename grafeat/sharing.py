@@ -32,7 +32,8 @@ class Share:
     """One process's part of the work; alone, all of it.
 
     In training, every process draws for the whole batch from the same seed and takes its own rows of what was drawn.
-    So a training by several is that of one, but for the order in which numbers are summed.
+    So a training by several is that of one, but for the order in which numbers are summed. All make theirs at the same
+    time, before the work: there they agree on where to wait for each other, which who is dead cannot do any more.
 
     Attributes:
         engine: An `accelerate.Accelerator`; None for a process that is alone.
@@ -46,6 +47,9 @@ class Share:
     def __post_init__(self) -> None:
         if self.engine is not None and not isinstance(self.engine, Engine):
             raise strange("accelerator", self.engine, "an accelerate.Accelerator", "name a device with device=")
+        if self.engine is not None and self.processes > 1 and torch.distributed.is_initialized():
+            self.mean(torch.zeros((), device=self.engine.device))  # impatient: all are here, or it is an error
+            _patient(torch.distributed.group.WORLD)
 
     @property
     def process(self) -> int:

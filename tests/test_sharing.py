@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +132,16 @@ WAITING = """
         time.sleep(4 * (share.process == late))
         share.wait()
 """
+DEAD = """
+    import os, sys
+    sys.path[:0] = {path!r}
+    from accelerate import Accelerator
+    from grafeat.sharing import Share
+    share = Share(Accelerator(cpu=True))
+    if share.process == 1:
+        os._exit(7)
+    share.wait()
+"""
 SCRIPT = """
     import sys
     sys.path[:0] = {path!r}
@@ -166,18 +178,26 @@ def free_port() -> str:
         return str(port.getsockname()[1])
 
 
-def launched(processes: int, command: list[str]) -> list[subprocess.Popen]:
-    """So many processes that run the same and talk over gloo."""
+@contextmanager
+def launched(processes: int, command: list[str]) -> Iterator[list[subprocess.Popen]]:
+    """So many processes that run the same and talk over gloo; what is left of them at the end is killed."""
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared |= {"WORLD_SIZE": str(processes), "ACCELERATE_USE_CPU": "true"}
-    return [
-        subprocess.Popen(
-            command,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(processes)
-    ]
+    with ExitStack() as stack:
+        children = []
+        for rank in range(processes):
+            own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            children.append(stack.enter_context(subprocess.Popen(command, env=own, stderr=subprocess.PIPE)))
+            stack.callback(children[-1].kill)
+        yield children
+
+
+def all_end_well(command: list[str]) -> None:
+    """Two processes that run it."""
+    with launched(2, command) as children:
+        for child in children:
+            _, said = child.communicate(timeout=300)
+            assert child.returncode == 0, said.decode()
 
 
 def losses(folder: Path) -> list[float]:
@@ -190,19 +210,17 @@ def losses(folder: Path) -> list[float]:
 def test_two_processes_of_which_some_were_killed_have_the_loss_curve_of_one(tmp_path: Path, killed: list[int]) -> None:
     alone = built()
     expected = [row.train_loss for row in fitted(alone).epochs]
-    children = launched(2, command(tmp_path, "work()"))
-    while not (tmp_path / "run.safetensors").exists() and children[1].poll() is None:
-        time.sleep(0.01)
-    for number in killed:
-        children[number].kill()
-    for number, child in enumerate(children):  # one that is left ends with an error, as it hears nothing any more
-        _, said = child.communicate(timeout=300)
-        assert child.returncode != 0, said.decode()
-        assert (child.returncode == -signal.SIGKILL) == (number in killed), said.decode()
+    with launched(2, command(tmp_path, "work()")) as children:
+        while not (tmp_path / "run.safetensors").exists() and children[1].poll() is None:
+            time.sleep(0.01)
+        for number in killed:
+            children[number].kill()
+        for number, child in enumerate(children):  # one that is left ends with an error, as it hears nothing any more
+            _, said = child.communicate(timeout=300)
+            assert child.returncode != 0, said.decode()
+            assert (child.returncode == -signal.SIGKILL) == (number in killed), said.decode()
     assert not (tmp_path / "model.safetensors").exists()
-    for child in launched(2, command(tmp_path, "work()")):
-        _, said = child.communicate(timeout=300)
-        assert child.returncode == 0, said.decode()
+    all_end_well(command(tmp_path, "work()"))
     trained = gf.load(tmp_path / "model.safetensors")
     torch.testing.assert_close(trained(TRAIN).logits, alone(TRAIN).logits, atol=1e-3, rtol=1e-3)
     assert losses(tmp_path) == pytest.approx(expected, rel=1e-4)
@@ -223,6 +241,12 @@ def test_processes_that_a_notebook_starts_have_the_loss_curve_of_one(tmp_path: P
 
 def test_who_waits_for_another_does_not_give_up_when_it_takes_long() -> None:
     code = textwrap.dedent(WAITING).format(path=PATH)
-    for child in launched(2, [sys.executable, "-c", code]):
-        _, said = child.communicate(timeout=300)
-        assert child.returncode == 0, said.decode()
+    all_end_well([sys.executable, "-c", code])
+
+
+def test_who_waits_for_one_that_died_before_it_ever_waited_hears_of_it() -> None:
+    with launched(2, [sys.executable, "-c", textwrap.dedent(DEAD).format(path=PATH)]) as (waiting, dead):
+        _, said = waiting.communicate(timeout=120)
+        assert dead.wait(timeout=120) == 7
+    assert waiting.returncode == 1, said.decode()
+    assert "in wait\n" in said.decode(), said.decode()
