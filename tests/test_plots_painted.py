@@ -14,7 +14,7 @@ from test_plots_graphs import GRAPH, PICTURE, captions, closed, cross_ends, made
 from grafeat.graph import PatchGraph
 from grafeat.measures import Communities, annotate
 from grafeat.plots.graphs import draw_graph
-from grafeat.plots.painted import TINTS
+from grafeat.plots.painted import TINTS, communities_said
 from grafeat.plots.sheets import graph_layout
 
 __all__ = ["closed"]  # a fixture
@@ -54,6 +54,14 @@ def test_each_patch_has_its_letter_where_there_is_room() -> None:
     expected = [chr(97 + int(label)) for labels in LABELS.values() for label in labels.flatten()]
     assert sorted(letters) == sorted(expected)
     assert "a 8" in captions(ax) and "patches of 5 communities:" in captions(ax) and "2 more 3" in captions(ax)
+
+
+@pytest.mark.parametrize(("many", "said"), [(1, [1]), (4, [4]), (5, [3, 2]), (7, [4, 3]), (8, [4, 4]), (11, [4, 5])])
+def test_no_line_of_the_communities_holds_a_single_one_that_the_other_had_room_for(many: int, said: list[int]) -> None:
+    graph = nx.DiGraph()
+    graph.add_nodes_from((number, {"community": number % many}) for number in range(2 * many))
+    lines = communities_said(graph)
+    assert [sum(part[0] == "■" for part in line) for line in lines] == said
 
 
 def test_small_patches_have_one_letter_for_each_community_and_sheet() -> None:

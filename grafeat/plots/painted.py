@@ -1,5 +1,6 @@
 """What fills the patches of a drawn graph: a tint and a letter for each community, or the colours of PageRank."""
 
+import math
 from typing import Literal
 
 import networkx as nx
@@ -55,7 +56,7 @@ def draw_rank_bar(ax: Axes, graph: nx.DiGraph, line: int) -> None:
 
 
 def communities_said(graph: nx.DiGraph) -> list[list[Part]]:
-    """Two lines: the largest communities with their letters and patches, and how many are smaller."""
+    """One line or two of like length: the largest communities with letters and patches, and how many are smaller."""
     found = [data["community"] for data in graph.nodes.values()]
     sizes = {community: found.count(community) for community in sorted(set(found))}
     parts: list[Part] = []
@@ -65,7 +66,8 @@ def communities_said(graph: nx.DiGraph) -> list[list[Part]]:
         parts += [("■", TINTS[-1]), (f"{len(sizes)} more {sum(sizes.values()):,}", SECOND_INK)]
     many = len(set(found))
     said = f"patches of {many} communities:" if many > 1 else "one community:"
-    return [[(said, SECOND_INK), *parts[:8]], *([parts[8:]] if parts[8:] else [])]
+    first = len(parts) if len(parts) <= 8 else min(8, 2 * math.ceil(len(parts) / 4))  # a swatch and words for each
+    return [[(said, SECOND_INK), *parts[:first]], *([parts[first:]] if parts[first:] else [])]
 
 
 def _draw_outlines(ax: Axes, sheet: Sheet, picture: Tensor, *, dark: bool) -> None:
@@ -108,7 +110,7 @@ def _draw_letters(ax: Axes, sheet: Sheet, boxes: np.ndarray, communities: np.nda
         for x, y in sheet.on(corners[members] if roomy else centres[members[middle]][None]):
             letter = ax.text(x, y, _letter(community), ha="center", va="center", color=INK, clip_on=True)
             letter.set(size=min(0.42 * wide, 9) if roomy else 8.5, weight="normal" if roomy else "bold")
-            halo = (1.5, _tint(community)) if roomy else (2.5, "white")
+            halo = (2.5, _tint(community)) if roomy else (2.5, "white")
             letter.set(path_effects=[withStroke(linewidth=halo[0], foreground=halo[1])], zorder=5, label="letter")
 
 
