@@ -31,3 +31,11 @@ def test_the_table_shows_every_row_and_counts_the_aims() -> None:
     assert all(f"| {row['task']} | {row['figure']} | {row['mean']} " in shown for row in ROWS)
     aimed = [row["reached"] for row in ROWS if row["aim"]]
     assert f"{aimed.count('yes')} of {len(aimed)} aims reached." in shown
+
+
+def test_a_stranger_has_about_a_tenth_of_the_share_and_no_worth() -> None:
+    """As notebook 08 says of the default merge."""
+    mean = {row["figure"]: float(row["mean"]) for row in ROWS if row["task"] == "other pictures"}
+    assert 0.08 < mean["share of the one shown other pictures"] < 0.13
+    assert mean["CUR of the one shown other pictures"] < 0.005
+    assert mean["named worthless, or perhaps"] == 1

@@ -38,6 +38,9 @@ def dominance(
 ) -> Dominance:
     """Which backbone dominates the predictions for some pictures.
 
+    A merge with interplay reads what backbones say together only where there are two or more. Of two, each is credited
+    with one half of it, even one that knows nothing: `utilisation` tells whether it would be missed.
+
     Args:
         model: A trained model.
         grids: The pictures' grids: one picture or a whole set.
