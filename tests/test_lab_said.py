@@ -116,6 +116,7 @@ def test_a_rival_that_is_chosen_by_another_measure_is_said_to_be(measure: str) -
 def test_figures_as_they_are_printed() -> None:
     one = row("concat", 0.9512, merge=(-0.0004, -0.012, 0.0003))
     assert figure(one) == "95.1 (94.1–96.1)"
-    assert difference(one, "merge") == "0.0 (−1.2 to 0.0)"
+    assert difference(one, "merge") == "0.0 (−1.2 to +0.03)"
+    assert difference(row("concat", 0.9, merge=(0.004, 0.0, 0.00049)), "merge") == "+0.4 (0.0 to +0.05)"
     assert difference(row("merge", 0.9), "merge") == "–"
     assert math.isnan(row("merge", 0.9)["to merge"])

@@ -113,7 +113,7 @@ class Audit:
             return f"None of the tests applies to {method}: nothing can be said."
         said = f"{method} passes {len(passed)} of the {len(passed) + len(failed)} tests that apply to it"
         reasons = "; ".join(_BY_NAME[name].fails for name in failed)
-        return f"{said}: {reasons}." if failed else f"{said}. Nothing here speaks against it."
+        return f"{said} and fails {len(failed)}: {reasons}." if failed else f"{said}. Nothing here speaks against it."
 
     def _with(self, verdict: Verdict, method: str) -> list[str]:
         if method not in self.measured:

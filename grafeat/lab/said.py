@@ -82,7 +82,7 @@ def interval(low: float, high: float) -> str:
 def difference(row: Mapping[str, Any], other: str) -> str:
     """How many points a row is better than another, with the interval; a dash where there is nothing to compare."""
     value, low, high = (row[f"to {other}{end}"] for end in ("", " low", " high"))
-    return "–" if math.isnan(value) else f"{_points(value)} ({_points(low)} to {_points(high)})"
+    return "–" if math.isnan(value) else f"{_points(value)} ({_end(low)} to {_end(high)})"
 
 
 def _main(merge: Mapping[str, Any], rival: Mapping[str, Any], outcome: Outcome) -> str:
@@ -147,6 +147,12 @@ def _called(row: Mapping[str, Any]) -> str:
 def _points(value: float) -> str:
     said = f"{100 * value:+.1f}".replace("-", "−")
     return said.replace("+0.0", "0.0").replace("−0.0", "0.0")
+
+
+def _end(value: float) -> str:
+    """An interval's end, with one more decimal where one would hide on which side of 0 it lies."""
+    near = 0.005 <= abs(100 * value) < 0.05
+    return f"{100 * value:+.2f}".replace("-", "−") if near else _points(value)
 
 
 def _upper(words: str) -> str:

@@ -48,7 +48,7 @@ def main() -> None:
 
 def figures() -> str:
     """What stands in the README, as Markdown."""
-    return f"{merging()}{unseen()}\n{pointer()}\n{million()}"
+    return f"{merging()}\n{unseen()}\n{pointer()}\n{million()}"
 
 
 def page() -> str:
@@ -77,7 +77,8 @@ def merging() -> str:
     first = found.rows.iloc[0]
     words = (
         f"Mean over {len(first['seeds'].split())} seeds in per cent, and what merging gains in points, each with its "
-        f"95% interval. The best way is the one on validation. {found.verdict().splitlines()[0]} {tallied(found)}"
+        f"95% interval. What is best is chosen on validation, never on the test; a gain is "
+        f"sure where its interval leaves out 0. {found.verdict().splitlines()[0]} {tallied(found)}"
     )
     return "\n".join(lines) + f"\n\n{words}\n"
 
@@ -99,7 +100,7 @@ def tallied(found: Comparison) -> str:
     worse = [f"{name} on {row['merge worse']}" for name, row in counts.iterrows() if row["merge worse"]]
     return (
         f"Whichever way of another design one settles on, the merge is surely better on at least "
-        f"{others['merge better'].min()} of {len(found.tasks)} tasks. It is surely worse than "
+        f"{others['merge better'].min()} of {len(found.tasks)} tasks. The merge is surely worse than "
         f"{', '.join(worse) or 'no other way'}."
     )
 
@@ -113,7 +114,7 @@ def pointer() -> str:
     """Accuracy on the pointer task."""
     rows = table("pointer.csv")
     words = "; ".join(f"{row['model']} {float(row['accuracy']):.1%}" for row in rows)
-    return f"*Pointer* task (chance 25%): {words}.\n"
+    return f"*Pointer*, one more training each, by `pointer.py` (chance 25%): {words}.\n"
 
 
 def explorer() -> str:
