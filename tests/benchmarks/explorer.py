@@ -65,8 +65,12 @@ HOVER = """async (rounds) => {
   function later(explorer) {
     cancelAnimationFrame(explorer.frame);
     explorer.frame = null;
+    const [frame, asked] = [window.requestAnimationFrame, []];
+    window.requestAnimationFrame = (callback) => asked.push(callback);
+    explorer.soon();
+    window.requestAnimationFrame = frame;
     const start = performance.now();
-    explorer.drawMatrices(); explorer.drawStates(); explorer.drawMass(); explorer.drawDots();
+    for (const callback of asked) callback();
     return performance.now() - start;
   }
 }"""
@@ -93,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--without-bertviz", action="store_true")
+    parser.add_argument("--write", type=Path, default=RESULTS / "explorer.csv")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -105,8 +110,7 @@ def main() -> None:
             if side <= 14 and not args.without_bertviz:
                 rows.append(bertviz(browser, side, Path(folder)))
                 print(rows[-1])
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "explorer.csv").open("w", newline="") as file:
+    with args.write.open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows({**row, "machine": described()} for row in rows)
