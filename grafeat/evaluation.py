@@ -85,14 +85,24 @@ def checked_labels(argument: str, grids: GridSet, model: GridModel) -> Rows:
             f"{argument}: got label {int(labels.max())}, but the model has {model.num_classes} classes, 0 to "
             f"{model.num_classes - 1}; build it with num_classes={int(labels.max()) + 1}"
         )
-    if not (_numbered(grids.classes) or _numbered(model.classes)):
-        for number in labels.unique().tolist():
-            if grids.classes[number] != model.classes[number]:
-                raise ValueError(
-                    f"{argument}: class {number} is {grids.classes[number]!r}, but {model.classes[number]!r} for the "
-                    f"model; expected its classes in its order: {', '.join(model.classes)}; number the labels so"
-                )
+    check_same_classes(argument, grids, model.classes, of="the model")
     return labels
+
+
+def check_same_classes(argument: str, grids: GridSet, classes: Sequence[str], *, of: str) -> None:
+    """That the classes which a set's labels name are called as in `classes`, where both have names.
+
+    Raises:
+        ValueError: If one is called otherwise.
+    """
+    if _numbered(grids.classes) or _numbered(classes):
+        return
+    for number in grids.required_labels(argument).unique().tolist():
+        if number < len(classes) and grids.classes[number] != classes[number]:
+            raise ValueError(
+                f"{argument}: class {number} is {grids.classes[number]!r}, but {classes[number]!r} for {of}; expected "
+                f"its classes in its order: {', '.join(classes)}; number the labels so"
+            )
 
 
 def _numbered(classes: Sequence[str]) -> bool:

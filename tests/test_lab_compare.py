@@ -70,6 +70,15 @@ def test_parts_of_the_work_in_one_folder_are_the_whole(tmp_path: Path, monkeypat
     )
 
 
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(OSError, match="file"):
+        compared(task(), FEW, folder=tmp_path / "file")
+
+
 def test_poisoned_labels_of_the_test_change_figures_alone() -> None:
     order = torch.Generator().manual_seed(5)
     wrong = poisoned(lambda labels: labels[torch.randperm(len(labels), generator=order)])

@@ -1,6 +1,6 @@
 """A key holds whatever decides a cell, and no label of the test."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from grafeat.lab import keys as module
 from grafeat.lab.contenders import Builder, Contender, contenders, controls, single
 from grafeat.lab.keys import Keys
 from grafeat.lab.lessons import Lesson
+from grafeat.lab.seen import Only
 from grafeat.lab.task import Task
 
 
@@ -195,3 +196,25 @@ def test_an_own_builder_is_asked_for_its_shape() -> None:
     found = key(Contender("mine", build))
     assert found["way"] == "mine"
     assert found["model"] == key("linear")["model"]
+
+
+def test_an_outline_is_of_the_way_and_of_what_it_sees_whatever_it_is_called() -> None:
+    """A contender of one's own by the name of a single is not taken for a member of the ensemble."""
+    keys, asked = Keys(), task()
+    mine = Contender("single classes", "concat", grids=Only(("classes",)))
+    names = [type(keys.outlined(Lesson(one, (asked,), 0))).__name__ for one in (mine, single("classes"))]
+    assert names == ["Concat", "GraFeatMerge"]
+
+
+def test_grids_seen_through_what_has_no_hash_are_told_apart() -> None:
+    @dataclass
+    class Through:
+        name: str
+
+        def __call__(self, grids: GridSet) -> GridSet:
+            return grids.only(self.name)
+
+    keys, asked = Keys(), task()
+    one, other = (Contender(name, "merge", grids=Through(name)) for name in ("pointer", "classes"))
+    found = [keys.key(Lesson(each, (asked,), 0), asked) for each in (one, other, one)]
+    assert found[0] == found[2] != found[1]

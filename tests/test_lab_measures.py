@@ -13,7 +13,14 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from grafeat.lab import MEASURES, Measured, measured, measures
-from grafeat.lab.measures import auroc, average_precisions, mahalanobis, neighbour_distances, recalls
+from grafeat.lab.measures import (
+    auroc,
+    average_precisions,
+    influences,
+    mahalanobis,
+    neighbour_distances,
+    recalls,
+)
 
 COUNT, CLASSES, WIDTH = 53, 5, 7
 
@@ -48,6 +55,45 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
 
 # Retrieval
+
+
+def weighted_figure(vectors: Tensor, labels: Tensor, counts: Tensor, *, asked: bool = True) -> float:
+    """Scikit-learn's mean average precision where each picture asks and is found so many times."""
+    similar, others = cosine_similarity(vectors), ~np.eye(len(labels), dtype=bool)
+    there = [counts[(labels == labels[i]) & torch.from_numpy(others[i])].sum() > 0 for i in range(len(labels))]
+    queries = [i for i in range(len(labels)) if there[i] and (counts[i] or not asked)]
+    found = [
+        average_precision_score(
+            (labels == labels[i])[others[i]], similar[i][others[i]], sample_weight=counts.numpy()[others[i]]
+        )
+        for i in queries
+    ]
+    return float(np.average(found, weights=counts[queries] if asked else None))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_an_influence_is_the_slope_of_scikit_learns_weighted_precision(ties: bool) -> None:
+    vectors, labels = drawn(2, 23)
+    if ties:
+        vectors = torch.cat([vectors[:13], vectors[:10]])  # two pictures of another class, or of its own, alike
+    expected = []
+    for picture in range(23):
+        step = 1e-5 * torch.nn.functional.one_hot(torch.tensor(picture), 23).double()
+        up, down = (weighted_figure(vectors, labels, 1 + sign * step, asked=False) for sign in (1, -1))
+        expected.append(23 * (up - down) / 2e-5)
+    found = influences(vectors, labels)
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+    assert float(found.sum()) == pytest.approx(0, abs=1e-12)
+    assert float(found.abs().max()) > 0.1
+
+
+def test_an_influence_by_hand() -> None:
+    """The first finds its own at place 2, as do the third and the last; the second does at place 3."""
+    angles = torch.tensor([0.0, 0.1, 0.3, 2.0])
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
+    found = influences(vectors, torch.tensor([0, 1, 0, 1]))
+    # a hit at place 2 has the slope 1/4 by itself and -1/4 by what is before it; one at place 3 has 2/9 and twice -1/9
+    assert found.tolist() == pytest.approx([1 / 4 - 1 / 9, -1 / 4 - 1 / 4 + 1 / 4, 1 / 4 - 1 / 9 - 1 / 4, 2 / 9])
 
 
 def test_average_precision_by_hand() -> None:

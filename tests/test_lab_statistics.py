@@ -1,6 +1,7 @@
 """Tests and corrections are those of statsmodels, intervals those of scipy, redrawn AUROCs those of scikit-learn."""
 
 import math
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -11,10 +12,12 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
 from statsmodels.stats.multitest import multipletests
+from test_lab_measures import drawn as made_vectors
+from test_lab_measures import weighted_figure
 from torch import Tensor
 
 from grafeat.intervals import draws_of
-from grafeat.lab.measures import Measured
+from grafeat.lab.measures import Measured, measured
 from grafeat.lab.statistics import correct, drawn_auroc, drawn_figures, estimate, figure_of, holm, mcnemar
 
 SEEDS, B = 3, 53
@@ -154,3 +157,19 @@ def test_right_and_wrong_are_known_for_some_measures_only() -> None:
     assert correct(Measured("recall@5", values=values)).tolist() == [True, False, True]
     assert correct(Measured("retrieval", values=values)) is None
     assert correct(Measured("knn_auroc", scores=values, anomalous=values == 1)) is None
+
+
+# Retrieval
+
+
+def test_redrawn_retrieval_spreads_as_if_each_picture_asked_and_was_found_as_often_as_it_is_drawn() -> None:
+    """By scikit-learn's weighted average precision, for draws of its own; queries alone would spread less."""
+    (vectors, labels), draws = made_vectors(0, 53), 300
+    found = measured("retrieval", labels, torch.zeros(53, 5), vectors=vectors)
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.multinomial(torch.ones(draws, 53), 53, replacement=True, generator=generator)
+    exact = torch.tensor([weighted_figure(vectors, labels, each.bincount(minlength=53)) for each in counts])
+    assert float(drawn_figures([[found]])[:, 0].std()) == pytest.approx(float(exact.std()), rel=0.15)
+    queries = replace(found, redrawn=None)
+    assert float(drawn_figures([[queries]])[:, 0].std()) < 0.8 * float(exact.std())
+    assert float(drawn_figures([[found]]).mean()) == pytest.approx(found.figure, abs=0.003)

@@ -147,8 +147,32 @@ def test_an_empty_test_part_is_no_matter_where_another_set_is_tested() -> None:
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_test_picture_that_is_learned_from_is_refused(part: str) -> None:
     leaking = made(parts=PARTS | {part: torch.cat([PARTS[part], PARTS["test"][:1]])})
-    with pytest.raises(ValueError, match="task 't': grids: got a picture in two of the parts train, val and test"):
+    with pytest.raises(ValueError, match="task 't': grids: got a picture in two of the parts train, val, test and"):
         Task("t", leaking)
+
+
+def test_pictures_without_labels_are_a_part_that_no_test_picture_is_in() -> None:
+    leaking = made().with_parts(**PARTS, unlabelled=PARTS["test"][:3])
+    with pytest.raises(ValueError, match="task 't': grids: got a picture in two of the parts train, val, test and unl"):
+        Task("t", leaking)
+
+
+def test_pictures_without_labels_are_those_of_the_grids_or_those_not_drawn_or_none() -> None:
+    some = made().with_parts(**PARTS | {"train": range(30)}, unlabelled=range(30, 39))
+    assert Task("t", some).labelled(0).parts == {"train": 30, "val": 9, "test": 18, "unlabelled": 9}
+    assert Task("t", some, unlabelled=False).labelled(0).parts == {"train": 30, "val": 9, "test": 18}
+    with pytest.raises(ValueError, match="task 't': grids: got the part 'unlabelled' and per_class=5, which makes one"):
+        Task("t", some, per_class=5)
+
+
+def test_a_test_by_other_class_names_or_another_backbone_is_refused() -> None:
+    named = made(classes=["x", "y", "z"])
+    with pytest.raises(ValueError, match="task 't': test: class 0 is 'z', but 'x' for the training; expected its cla"):
+        Task("t", named, test=made(classes=["z", "x", "y"]).test)
+    assert len(Task("t", named, test=made(classes=["x", "y", "z"]).test).tested) == 18
+    wide = GridSet([FeatureGrid(name, torch.randn(18, 7, 2, 3)) for name in ("a", "b", "random")], LABELS[:18])
+    with pytest.raises(ValueError, match="task 't': test: got 7 channels of 'a'; expected 5, as in training; extract"):
+        Task("t", made(), test=wide)
 
 
 def test_pictures_in_other_parts_are_other_pictures() -> None:

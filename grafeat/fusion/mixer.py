@@ -212,7 +212,7 @@ class Mixer(GridModel):
         return {name: project(given[name]) for name, project in pairs if name in given}
 
     def pooled(self, grids: Sequence[FeatureGrid]) -> dict[str, Float[Tensor, "b d"]]:
-        """The mean patch of each backbone; zeros, the mean of all pictures, for one that is not there."""
+        """The mean patch of each backbone; zeros, which no picture gives, for one that is not there."""
         found = {name: patches.mean(dim=1) for name, patches in self.projected(grids).items()}
         blank = torch.zeros_like(next(iter(found.values())))
         return {name: found.get(name, blank) for name in self.backbones}

@@ -64,7 +64,7 @@ class Concat(Mixer):
     """Pools each backbone's grid, concatenates the pooled vectors, and lets an MLP decide: the baseline to beat.
 
     The features are standardised and reduced as in `GraFeatMerge`, so that only the mixing differs. A backbone that is
-    left out gives zeros, which is the mean of the standardised features.
+    left out gives zeros after its projection, which has a bias: so it is silent, not at its mean.
 
     Args:
         backbones: Channels of each backbone, by name.

@@ -14,11 +14,11 @@ from grafeat.fusion import Committee
 from grafeat.grids import GridSet
 from grafeat.lab.cells import LAB, Cell, Key, digest, now, path_of, read_cell, write_cell
 from grafeat.lab.contenders import SCRATCH
-from grafeat.lab.keys import REST, Keys, built
+from grafeat.lab.keys import Keys, built
 from grafeat.lab.learners import GridLearner, Learner, PictureLearner, together
 from grafeat.lab.lessons import Lesson
 from grafeat.lab.scratch import train_from_scratch
-from grafeat.lab.task import Task
+from grafeat.lab.task import REST, Task
 from grafeat.models import GridModel
 from grafeat.projection import learned_part
 from grafeat.training import fit

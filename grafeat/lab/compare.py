@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from grafeat.arguments import is_whole, whole
+from grafeat.files import check_writable
 from grafeat.grids import GridSet
 from grafeat.lab.bench import Bench
 from grafeat.lab.cells import Cell
@@ -91,6 +92,8 @@ def compare(
     groups = lessons(listed, wanted, numbers, controls=controls)
     _check_some(groups, listed)
     keys = Keys(matched=parameters == "matched", epochs=None if epochs is None else whole("epochs", epochs))
+    if folder is not None:
+        check_writable(Path(folder) / "cell")  # before the first training, not after it
     bench = Bench(None if folder is None else Path(folder), keys=keys, device=device)
     found: dict[str, dict[str, tuple[Contender, list[Cell]]]] = {task.name: {} for task in listed}
     with tqdm(total=sum(map(len, groups)), desc="compare", unit="training", disable=not progress) as bar:

@@ -40,7 +40,8 @@ class Contender:
             from scratch, which learns from validation's labels too; else `way`.
 
     Raises:
-        ValueError: If the way is unknown, or has options and is not `merge`, or an option is unknown.
+        ValueError: If the way is unknown, or has options and is not `merge`, or an option is unknown; if an ensemble is
+            given grids of its own.
     """
 
     name: str
@@ -57,6 +58,11 @@ class Contender:
             raise ValueError(
                 f"way: got {self.way!r} for contender {self.name!r}; expected one of {', '.join(NEEDS)}, or a "
                 f"function that builds a model; {hint}"
+            )
+        if self.grids is not None and self.way in COMMITTEES:
+            raise ValueError(
+                f"grids: got them for the way {self.way!r} of contender {self.name!r}, which is put together from "
+                "trained singles and sees what they see; expected None; give the task other backbones="
             )
         if self.options and self.way != MERGE:
             raise ValueError(

@@ -17,13 +17,12 @@ from grafeat.lab.cells import LAB, Key, content, content_of_pictures
 from grafeat.lab.contenders import MERGE, SCRATCH, Builder, Contender
 from grafeat.lab.lessons import Lesson
 from grafeat.lab.scratch import paid_for, recipe
-from grafeat.lab.task import Task
+from grafeat.lab.task import REST, Task
 from grafeat.merge import GraFeatMerge
 from grafeat.models import GridModel
 from grafeat.runs import described
 from grafeat.training import fit
 
-REST = "unlabelled"  # the part of a task's pictures that are learned from without labels, where there is one
 LEARNED = ("train", "val")  # the parts whose labels count
 NO_SETTINGS = ("model", "train", "val", REST, "seed", "device", "checkpoint", "accelerator", "progress")
 
@@ -65,7 +64,8 @@ class Keys:
     def outlined(self, lesson: Lesson) -> GridModel:
         """The shapes of the model that is to learn."""
         contender, task = lesson.contender, lesson.task
-        known = (contender.name, id(task.grids), task.names)
+        options = tuple(sorted((name, repr(value)) for name, value in contender.options.items()))
+        known = (_hashed(contender.way), _hashed(lesson.seen), options, id(task.grids), task.names)
         if known not in self._outlines:
             self._outlines[known] = self._outline(contender, lesson.seen(task.grids.train[:2]), task)
         return self._outlines[known]
@@ -108,7 +108,7 @@ class Keys:
 
     def _content(self, lesson: Lesson, task: Task, part: str) -> str:
         """What a part holds, as the contender sees it."""
-        seen: object = SCRATCH if lesson.contender.way == SCRATCH else lesson.seen
+        seen: object = SCRATCH if lesson.contender.way == SCRATCH else _hashed(lesson.seen)
         where = (task.name,) if part == "test" else (id(task.grids), task.per_class, lesson.seed)
         known = (part, seen, *where)
         if known not in self._contents:
@@ -118,6 +118,15 @@ class Keys:
                 grids = task.tested if part == "test" else getattr(task.labelled(lesson.seed), part)
                 self._contents[known] = content(lesson.seen(grids), labels=part in LEARNED)
         return self._contents[known]
+
+
+def _hashed(function: object) -> object:
+    """A function as part of a key; one without a hash of its own by its identity, as long as a contender holds it."""
+    try:
+        hash(function)
+    except TypeError:
+        return id(function)
+    return function
 
 
 def built(contender: Contender, task: Task, seen: GridSet, *, seed: int) -> GridModel:

@@ -26,12 +26,15 @@ class Measured:
     Attributes:
         measure: Its name.
         values: What each picture adds, in [0, 1]: their mean is the figure. None for an AUROC.
+        redrawn: What each picture counts for where pictures are drawn anew, if that is more than `values`: in retrieval
+            it asks, and is found or stands in the way as well. Their mean is the figure, too.
         scores: How far each picture is from what was trained, for an AUROC; else None.
         anomalous: Whether each picture is of a class that was not trained, for an AUROC; else None.
     """
 
     measure: str
     values: Float[Tensor, " b"] | None = None
+    redrawn: Float[Tensor, " b"] | None = None
     scores: Float[Tensor, " b"] | None = None
     anomalous: Bool[Tensor, " b"] | None = None
 
@@ -78,8 +81,10 @@ def measured(
     vectors = _given("vectors", measure, vectors)
     _check_counts(labels=labels, vectors=vectors)
     if measure not in ANOMALY:
-        each = average_precisions if measure == "retrieval" else recalls
-        return Measured(measure, values=each(vectors, labels))
+        if measure == "recall@5":
+            return Measured(measure, values=recalls(vectors, labels))
+        values = average_precisions(vectors, labels)
+        return Measured(measure, values=values, redrawn=values + influences(vectors, labels))
     train_vectors = _given("train_vectors", measure, train_vectors)
     anomalous = labels >= logits.shape[1]
     if measure == "knn_auroc":
@@ -105,16 +110,33 @@ def average_precisions(vectors: Vectors, labels: Rows) -> Float[Tensor, " b"]:
 
     Source: Manning, Raghavan and Schütze, Introduction to Information Retrieval, 2008, section 8.4.
     """
-    _check_others(labels)
-    found = []
-    for similar, relevant in _others(vectors, labels):
-        order = similar.argsort(dim=1, descending=True)
-        hits = relevant.gather(1, order).double()
-        ends = _ends(similar.gather(1, order))
-        ranks = torch.arange(1, order.shape[1] + 1, dtype=torch.float64)
-        precision = (hits.cumsum(dim=1) / ranks).gather(1, ends)
-        found.append((precision * hits).sum(dim=1) / hits.sum(dim=1))
-    return torch.cat(found)
+    return torch.cat([each.average for each in _ranked(vectors, labels)])
+
+
+def influences(vectors: Vectors, labels: Rows) -> Float[Tensor, " b"]:
+    """What each picture does to the average precisions of all others by being there to be found.
+
+    The derivative of their sum by how often the picture is there: above 0 for one that comes before pictures of other
+    classes where its own class is asked for, below 0 for one that stands in the way. They sum to 0.
+
+    Args:
+        vectors: Image vectors (b, d).
+        labels: Class of each (b,).
+
+    Raises:
+        ValueError: If a class has one picture only.
+
+    Source: the infinitesimal jackknife, Efron, The Jackknife, the Bootstrap and Other Resampling Plans, SIAM 1982,
+        chapter 6, of the weighted average precision sum(w hit precision) / sum(w hit).
+    """
+    found = torch.zeros(len(vectors), dtype=torch.float64)
+    for each in _ranked(vectors, labels):
+        relevant = each.hits.sum(dim=1, keepdim=True)
+        # a picture is counted in every precision that is taken at its place or later, and in those of equal similarity
+        later = [_later_sum(each.hits * part / (each.ends + 1), each.starts) for part in (1, each.precision)]
+        slope = (each.hits * (each.precision - each.average[:, None] + later[0]) - later[1]) / relevant
+        found.index_add_(0, each.pictures.flatten(), slope.flatten())
+    return found
 
 
 def recalls(vectors: Vectors, labels: Rows, *, k: int = NEIGHBOURS) -> Float[Tensor, " b"]:
@@ -212,6 +234,50 @@ def auroc(scores: Float[Tensor, " b"], anomalous: Bool[Tensor, " b"]) -> float:
     normal, unknown = scores[~anomalous].sort().values, scores[anomalous].contiguous()
     below = torch.searchsorted(normal, unknown) + torch.searchsorted(normal, unknown, right=True)
     return float(below.double().mean() / 2 / len(normal))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """What some queries find, most similar first.
+
+    Attributes:
+        pictures: The picture at each place.
+        hits: 1 where it is of the query's class, else 0.
+        starts: The first place of equal similarity.
+        ends: The last place of equal similarity.
+        precision: The share of hits up to there.
+    """
+
+    pictures: Int[Tensor, "q o"]
+    hits: Float[Tensor, "q o"]
+    starts: Int[Tensor, "q o"]
+    ends: Int[Tensor, "q o"]
+    precision: Float[Tensor, "q o"]
+
+    @property
+    def average(self) -> Float[Tensor, " q"]:
+        """The average precision of each query."""
+        return (self.precision * self.hits).sum(dim=1) / self.hits.sum(dim=1)
+
+
+def _ranked(vectors: Vectors, labels: Rows) -> Iterator[_Ranked]:
+    """The queries, some after others."""
+    _check_others(labels)
+    done = 0
+    for similar, relevant in _others(vectors, labels):
+        order = similar.argsort(dim=1, descending=True)
+        falling, hits = similar.gather(1, order), relevant.gather(1, order).double()
+        starts, ends = order.shape[1] - 1 - _ends(falling.flip(1)).flip(1), _ends(falling)
+        ranks = torch.arange(1, order.shape[1] + 1, dtype=torch.float64)
+        precision = (hits.cumsum(dim=1) / ranks).gather(1, ends)
+        queries = torch.arange(done, done + len(order))[:, None]
+        yield _Ranked(order + (order >= queries), hits, starts, ends, precision)  # the query itself is left out
+        done += len(order)
+
+
+def _later_sum(values: Float[Tensor, "q o"], starts: Int[Tensor, "q o"]) -> Float[Tensor, "q o"]:
+    """The sum of all values from the start of each place's run of equal similarity on."""
+    return values.flip(1).cumsum(dim=1).flip(1).gather(1, starts)
 
 
 def _others(

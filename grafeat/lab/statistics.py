@@ -19,7 +19,8 @@ def drawn_figures(
 ) -> Float[Tensor, "drawn k"]:
     """The figures of several methods, as they come out where seeds and pictures are drawn anew together.
 
-    All methods see the same draws, so that the difference of two columns is drawn in pairs.
+    All methods see the same draws, so that the difference of two columns is drawn in pairs. In retrieval a picture that
+    is drawn twice asks twice and is found twice, to first order (`influences`); by recall@k it only asks twice.
 
     Args:
         runs: What one measure says of each method (k), after each training (seeds), of the same pictures.
@@ -34,7 +35,8 @@ def drawn_figures(
     """
     first = runs[0][0]
     if first.values is not None:
-        return drawn_together(_stacked([[run.values for run in method] for method in runs]), groups=groups, seed=seed)
+        each = [[run.values if run.redrawn is None else run.redrawn for run in method] for method in runs]
+        return drawn_together(_stacked(each), groups=groups, seed=seed)
     assert first.anomalous is not None
     scores = _stacked([[run.scores for run in method] for method in runs])
     return drawn_auroc(scores, first.anomalous, groups=groups, seed=seed)

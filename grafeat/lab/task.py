@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grafeat.evaluation import check_same_classes
 from grafeat.grids import GridSet
 from grafeat.pictures import PictureSet
 from grafeat.splits import PARTS
@@ -15,6 +16,7 @@ from grafeat.splits import PARTS
 ANOMALY = ("knn_auroc", "mahalanobis_auroc")  # pictures of classes that nothing has trained are to stand out
 RETRIEVAL = ("retrieval", "recall@5")  # each picture is to find the others of its class
 MEASURES = ("accuracy", *RETRIEVAL, *ANOMALY)
+REST = "unlabelled"  # the part of a task's pictures that are learned from without labels, where there is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +112,12 @@ class Task:
     def labelled(self, seed: int) -> GridSet:
         """The grids with the parts `train` and `val` as one seed draws them, spare backbones included.
 
-        With `per_class` and `unlabelled`, the other training pictures are its part `unlabelled`.
+        With `per_class` and `unlabelled`, the other training pictures are its part `unlabelled`; without `per_class`,
+        those that the grids have as that part.
         """
         if self.per_class is None:
-            return self.grids
+            parts = {part: rows for part, rows in self.grids.part_positions.items() if part != REST or self.unlabelled}
+            return self.grids if len(parts) == len(self.grids.part_positions) else self.grids.with_parts(**parts)
         return self.grids.few_labels(self.per_class, seed=seed, rest=self.unlabelled)
 
     def shown(self, seed: int) -> PictureSet | None:
@@ -159,15 +163,21 @@ def _check_trained(task: Task) -> None:
             f"grids: got a set without the part {lacking[0]!r}; expected train, val and test; make them with .split(…)"
         )
     rows = [task.grids.part_positions[part] for part in PARTS]
+    rest = task.grids.part_positions.get(REST, torch.zeros(0, dtype=torch.int64))
     for part, own in zip(PARTS, rows, strict=True):
         if not len(own) and (part != "test" or task.test is None):
             raise ValueError(
                 f"grids: got no picture in the part {part!r}; expected some; split with val= and test= above 0"
             )
-    if len(torch.cat(rows).unique()) < sum(map(len, rows)):
+    if len(torch.cat([*rows, rest]).unique()) < sum(map(len, rows)) + len(rest):
         raise ValueError(
-            "grids: got a picture in two of the parts train, val and test; expected each in one, so that no test "
-            "picture is learned from; make the parts with .split(…)"
+            "grids: got a picture in two of the parts train, val, test and unlabelled; expected each in one, so that "
+            "no test picture is learned from; make the parts with .split(…)"
+        )
+    if len(rest) and task.per_class is not None:
+        raise ValueError(
+            f"grids: got the part {REST!r} and per_class={task.per_class}, which makes one of the training pictures "
+            "that it does not draw; expected one of the two; leave per_class out"
         )
     there = task.grids.train.required_labels("grids").unique()
     if len(there) < 2:
@@ -179,12 +189,20 @@ def _check_trained(task: Task) -> None:
 
 def _check_tested(task: Task) -> None:
     tested = task.tested
+    check_same_classes("test", tested, task.grids.classes, of="the training")
     missing = [name for name in task.names if name not in tested.names]
     if missing:
         raise ValueError(
             f"test: got grids of {', '.join(tested.names)}; expected those of {missing[0]!r}, too; extract its "
             "pictures with every backbone of the task"
         )
+    for name in task.grids.names:
+        trained = task.grids[name].features.shape[1]
+        if name in tested.names and tested[name].features.shape[1] != trained:
+            raise ValueError(
+                f"test: got {tested[name].features.shape[1]} channels of {name!r}; expected {trained}, as in training; "
+                "extract its pictures with the same backbone"
+            )
     unknown = tested.required_labels("test") >= task.num_classes
     if task.anomaly and (bool(unknown.all()) or not bool(unknown.any())):
         raise ValueError(
