@@ -52,7 +52,8 @@ def compare(
 
     Intervals are percentiles over seeds and pictures that are drawn anew together. With five seeds they cover somewhat
     less than 95% where the seeds differ more than the pictures, and about 85% where they differ much more. Where the
-    test pictures of a task come in groups, whole groups are drawn, and there is no McNemar's p.
+    test pictures of a task come in groups, whole groups are drawn, and there is no McNemar's p. In retrieval a picture
+    that is drawn twice asks twice and is found twice; by recall@5 it only asks twice.
 
     Args:
         tasks: What is to be learned; grids with the parts `train`, `val` and `test` are one task.
