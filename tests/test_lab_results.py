@@ -185,10 +185,10 @@ def test_a_sentence_counts_on_how_many_tasks_the_merge_is_surely_better_or_worse
     rows.loc[rows["contender"] == "single efficientnet_lite0", ends] = [[-0.02, -0.01], [-0.01, 0.02]]
     assert report.tallied(gf.Comparison(rows)) == (
         "Whichever way of another design one settles on, the merge is surely better on at least 1 of 2 tasks. "
-        "It is surely worse than single small_cnn on 1."
+        "The merge is surely worse than single small_cnn on 1."
     )
     rows.loc[rows["contender"] == "single small_cnn", ends] = -0.02, -0.01
-    assert report.tallied(gf.Comparison(rows)).endswith("It is surely worse than no other way.")
+    assert report.tallied(gf.Comparison(rows)).endswith("The merge is surely worse than no other way.")
 
 
 def test_what_is_not_measured_is_left_out(
