@@ -206,6 +206,23 @@ def test_of_many_patches_a_page_holds_the_strongest(monkeypatch: pytest.MonkeyPa
     assert held == [("patch", *graph.locate(vertex)) for vertex in change.topk(5).indices.tolist()]
 
 
+def test_of_very_many_patches_a_page_holds_no_ablation_unless_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, explorer: Explorer  # noqa: F811
+) -> None:
+    monkeypatch.setattr("grafeat.explorer.effects.ALL_PATCHES", 11)
+    monkeypatch.setattr("grafeat.explorer.effects.ABLATED", 17)
+    monkeypatch.setattr("grafeat.explorer.effects.STRONGEST", 5)
+    effects = explorer._effects
+    about, _ = effects.on_page(PICTURE, explorer.state)
+    assert set(about["relevance"]) == {"gradient_rollout predicted", "integrated_gradients predicted"}
+    assert (PICTURE, "ablation", None) not in effects._kept["relevance"]
+    held = [tuple(one) for one in about["knocked"] if one[0] == "patch"]
+    seeming = effects.relevant(PICTURE, "integrated_gradients").flat[0].abs().topk(5).indices.tolist()
+    assert held == [("patch", *explorer._source.graph.locate(vertex)) for vertex in seeming]
+    shown, _ = effects.on_page(PICTURE, {**explorer.state, "relevance": "ablation"})
+    assert "ablation predicted" in shown["relevance"]
+
+
 def test_a_page_may_go_without(explorer: Explorer, tmp_path: Path) -> None:  # noqa: F811
     page = explorer.to_html(tmp_path / "page.html", pictures=[0], effects=False).read_text(encoding="utf-8")
     assert "knocked" not in facts(page)["pictures"]["0"]

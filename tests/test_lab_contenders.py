@@ -156,8 +156,8 @@ def test_a_contender_of_ones_own_has_options_grids_or_a_builder() -> None:
 def test_an_unknown_way_and_options_of_another_way_are_refused() -> None:
     with pytest.raises(ValueError, match=r"way: got 'concatt' for contender 'mine'.*did you mean 'concat'"):
         Contender("mine", "concatt")
-    with pytest.raises(ValueError, match=r"grids: got them for the way 'voting' of contender 'mine', which is put tog"):
-        Contender("mine", "voting", grids=Only(("classes",)))
+    with pytest.raises(ValueError, match=r"seen: got a function for the way 'voting' of contender 'mine', which is p"):
+        Contender("mine", "voting", seen=Only(("classes",)))
     with pytest.raises(ValueError, match=r"options: got depth for the way 'concat'; expected them for 'merge' only"):
         Contender("mine", "concat", options={"depth": 3})
     with pytest.raises(ValueError, match=r"options: got 'dpth' for contender 'mine'; expected fields of MergeConfig"):

@@ -201,7 +201,7 @@ def test_an_own_builder_is_asked_for_its_shape() -> None:
 def test_an_outline_is_of_the_way_and_of_what_it_sees_whatever_it_is_called() -> None:
     """A contender of one's own by the name of a single is not taken for a member of the ensemble."""
     keys, asked = Keys(), task()
-    mine = Contender("single classes", "concat", grids=Only(("classes",)))
+    mine = Contender("single classes", "concat", seen=Only(("classes",)))
     names = [type(keys.outlined(Lesson(one, (asked,), 0))).__name__ for one in (mine, single("classes"))]
     assert names == ["Concat", "GraFeatMerge"]
 
@@ -215,6 +215,6 @@ def test_grids_seen_through_what_has_no_hash_are_told_apart() -> None:
             return grids.only(self.name)
 
     keys, asked = Keys(), task()
-    one, other = (Contender(name, "merge", grids=Through(name)) for name in ("pointer", "classes"))
+    one, other = (Contender(name, "merge", seen=Through(name)) for name in ("pointer", "classes"))
     found = [keys.key(Lesson(each, (asked,), 0), asked) for each in (one, other, one)]
     assert found[0] == found[2] != found[1]

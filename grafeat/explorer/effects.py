@@ -25,7 +25,9 @@ from grafeat.models import GridModel, evaluating
 from grafeat.patchmodel import check_patches
 
 ALL_PATCHES, STRONGEST = 128, 32  # up to so many patches a page holds each one's knock-out; of more, the strongest
-ON_PAGE = ("gradient_rollout", "integrated_gradients", "ablation")  # relevance of the predicted class in a page
+ABLATION, QUICK = "ablation", "integrated_gradients"
+ON_PAGE = ("gradient_rollout", QUICK, ABLATION)  # relevance of the predicted class in a page
+ABLATED = 512  # patches up to which a page holds ablation: it takes as many passes, each dearer the more there are
 KEPT = 64  # answers of a kind that are kept, the last ones
 
 T = TypeVar("T")
@@ -103,7 +105,7 @@ class Effects:
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods of relevance that the graph permits: a lone patch cannot be ablated."""
-        return tuple(method for method in METHODS if method != "ablation" or self.source.graph.num_vertices > 1)
+        return tuple(method for method in METHODS if method != ABLATION or self.source.graph.num_vertices > 1)
 
     def effect(self, picture: int, knocked: Knocked) -> Effect:
         """What knocking out does to the logits of a picture."""
@@ -157,7 +159,8 @@ class Effects:
         model, grids = self.source.model, self.source.grids[picture]
         found: dict[str, Any] = {}
         arrays: Arrays = {}
-        wanted = [(method, None) for method in ON_PAGE if method in self.methods]
+        dear = () if self.source.graph.num_vertices <= ABLATED else (ABLATION,)
+        wanted = [(method, None) for method in ON_PAGE if method in self.methods and method not in dear]
         wanted += [(state["relevance"], state["target"])] if state["relevance"] else []
         for method, target in wanted:
             name = f"{method} {'predicted' if target is None else target}"
@@ -171,13 +174,14 @@ class Effects:
         return {"relevance": found, "knocked": [list(one) for one in knocked]}, arrays
 
     def _patches(self, picture: int) -> list[Knocked]:
-        """The patches whose knock-outs a page holds: all if they are few, else those that change most."""
+        """The patches whose knock-outs a page holds: all if they are few, else those that change most, or seem to."""
         graph = self.source.graph
         chosen = range(graph.num_vertices) if graph.num_vertices > 1 else range(0)
         if len(chosen) <= ALL_PATCHES:
             return [("patch", *graph.locate(vertex)) for vertex in chosen]
         try:
-            change = self.relevant(picture, "ablation").flat[0].abs()
+            judge = ABLATION if len(chosen) <= ABLATED else QUICK
+            change = self.relevant(picture, judge).flat[0].abs()
         except NotFiniteError:
             return []
         strongest = change.argsort(descending=True, stable=True)[:STRONGEST]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -22,6 +22,18 @@ from grafeat.lab.task import REST, Task
 from grafeat.models import GridModel
 from grafeat.projection import learned_part
 from grafeat.training import fit
+
+
+class Wanted(NamedTuple):
+    """A cell that some tasks of a lesson share: the same answers to the same pictures, measured in several ways."""
+
+    key: Key
+    tasks: list[Task]
+
+    @property
+    def vectors(self) -> bool:
+        """Whether it needs image vectors, beside the logits; one task that measures them is enough."""
+        return any(task.measure != "accuracy" for task in self.tasks)
 
 
 class Bench:
@@ -50,35 +62,28 @@ class Bench:
 
     def cells(self, lesson: Lesson) -> dict[str, Cell]:
         """The cells of a lesson by task: found, or made and kept."""
-        missing = self._missing(lesson)
+        wanted = self._wanted(lesson)
+        missing = {name: one for name, one in wanted.items() if not self._there(name, one)}
         if missing:
-            vectors = self._vectors(lesson)
             say = self._committee(lesson) if lesson.members else self._learner(lesson).cell
-            for task in missing:
-                key = self.keys.key(lesson, task)
-                self._keep(key, say(task, vectors=vectors[digest(key)]))
-        return {task.name: self._cells[digest(self.keys.key(lesson, task))] for task in lesson.tasks}
+            for one in missing.values():
+                self._keep(one.key, say(one.tasks[0], vectors=one.vectors))
+        return {task.name: self._cells[name] for name, one in wanted.items() for task in one.tasks}
 
-    def _missing(self, lesson: Lesson) -> list[Task]:
-        """The tasks of a lesson for which something has to be made, one for each cell."""
-        vectors = self._vectors(lesson)
-        keys = {digest(key): (key, task) for task in lesson.tasks for key in [self.keys.key(lesson, task)]}
-        return [task for name, (key, task) in keys.items() if not self._there(name, key, vectors[name])]
-
-    def _vectors(self, lesson: Lesson) -> dict[str, bool]:
-        """Whether each cell of a lesson needs image vectors: one task among those that share it is enough."""
-        found: dict[str, bool] = {}
+    def _wanted(self, lesson: Lesson) -> dict[str, Wanted]:
+        """The cells of a lesson, by what they are kept under; tasks on the same pictures share one."""
+        found: dict[str, Wanted] = {}
         for task in lesson.tasks:
-            name = digest(self.keys.key(lesson, task))
-            found[name] = found.get(name, False) or task.measure != "accuracy"
+            key = self.keys.key(lesson, task)
+            found.setdefault(digest(key), Wanted(key, [])).tasks.append(task)
         return found
 
-    def _there(self, name: str, key: Key, vectors: bool) -> bool:
+    def _there(self, name: str, wanted: Wanted) -> bool:
         if name not in self._cells and self.folder is not None:
-            found = read_cell(path_of(self.folder, key), key)
+            found = read_cell(path_of(self.folder, wanted.key), wanted.key)
             if found is not None:
                 self._cells[name] = found
-        return name in self._cells and (self._cells[name].vectors is not None or not vectors)
+        return name in self._cells and (self._cells[name].vectors is not None or not wanted.vectors)
 
     def _keep(self, key: Key, made: Cell) -> None:
         self._cells[digest(key)] = cell = replace(made, date=now(), versions=versions())

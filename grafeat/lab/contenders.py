@@ -32,21 +32,21 @@ class Contender:
             own for the pictures to learn from that it is given. It is called with two pictures first, for the shapes of
             its model, and then once for each training. Its code, with the values that it takes from around itself, is
             part of what is kept: a builder that was edited is trained anew.
-        grids: A function from a `GridSet` to what is seen of it, applied to each part by itself; the task's backbones
+        seen: A function from a `GridSet` to what is seen of it, applied to each part by itself; the task's backbones
             if absent. A part is what is learned from, what is learned from without labels, validation, or the test.
         options: For the way `merge`: fields of `MergeConfig` that are not as they are by default.
         kind: `merge`, the model that is judged; `way`, its rivals; `control`, which explain and are no rivals. By
-            default `merge` for the way of that name, `control` for a merge with other grids or options and for the CNN
-            from scratch, which learns from validation's labels too; else `way`.
+            default `merge` for the way of that name, `control` for a merge that sees other grids or has options and
+            for the CNN from scratch, which learns from validation's labels too; else `way`.
 
     Raises:
         ValueError: If the way is unknown, or has options and is not `merge`, or an option is unknown; if an ensemble is
-            given grids of its own.
+            told what it sees.
     """
 
     name: str
     way: str | Builder = ""
-    grids: Seen | None = None
+    seen: Seen | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind | None = None
 
@@ -59,9 +59,9 @@ class Contender:
                 f"way: got {self.way!r} for contender {self.name!r}; expected one of {', '.join(NEEDS)}, or a "
                 f"function that builds a model; {hint}"
             )
-        if self.grids is not None and self.way in COMMITTEES:
+        if self.seen is not None and self.way in COMMITTEES:
             raise ValueError(
-                f"grids: got them for the way {self.way!r} of contender {self.name!r}, which is put together from "
+                f"seen: got a function for the way {self.way!r} of contender {self.name!r}, which is put together from "
                 "trained singles and sees what they see; expected None; give the task other backbones="
             )
         if self.options and self.way != MERGE:
@@ -76,7 +76,7 @@ class Contender:
                 "docstring for their names"
             )
         if self.kind is None:
-            changed = self.grids is not None or bool(self.options)
+            changed = self.seen is not None or bool(self.options)
             judged: Kind = "control" if changed else "merge"
             others: Kind = "control" if self.way == SCRATCH else "way"
             object.__setattr__(self, "kind", judged if self.way == MERGE else others)

@@ -33,7 +33,7 @@ class Lesson:
     @property
     def seen(self) -> Seen:
         """What the contender sees of the grids."""
-        return self.contender.grids or Only(self.task.names)
+        return self.contender.seen or Only(self.task.names)
 
     @property
     def pictures(self) -> PictureSet:

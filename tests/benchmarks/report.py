@@ -119,13 +119,13 @@ def pointer() -> str:
 
 def explorer() -> str:
     """Size and times of an exported explorer, and of BertViz."""
-    columns = ["MB", "first paint ms", "hover ms", "layer switch ms"]
+    rows, columns = table("explorer.csv"), ["MB", "written s", "first paint ms", "hover ms", "layer switch ms"]
     lines = [f"| one picture, 6 layers × 8 heads | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     lines += [
         f"| {row['what']}, {row['patches']} patches | {' | '.join(row[column] for column in columns)} |"
-        for row in table("explorer.csv")
+        for row in rows
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + f"\n\n{measured_on(rows)}\n"
 
 
 def speed() -> str:

@@ -23,4 +23,5 @@ def test_a_small_page_is_measured_and_its_weights_are_those_in_python(tmp_path: 
     assert row["patches"] == "18"
     times = [float(row[f"{what} ms"]) for what in ("first paint", "hover", "navigator", "layer switch")]
     assert all(0 < time < 60_000 for time in times)
+    assert 0 < float(row["written s"]) < 300
     assert float(row["largest error"]) < 1 / 255
