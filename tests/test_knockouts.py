@@ -1,12 +1,15 @@
 """Knocked-out edges leave no trace: no weight, no gradient; and knocking nothing out changes nothing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import Tensor
 
 import grafeat as gf
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
-from grafeat.explanations.rollout import attention_layers
+from grafeat.explanations.rollout import attention_layers, kept_weights
 from grafeat.graph import PatchGraph
 from grafeat.readout import READOUTS
 
@@ -31,6 +34,20 @@ def built(readout: str = "each") -> gf.GraFeatMerge:
 
 
 GRAPH = PatchGraph.of(grids())
+
+
+@contextmanager
+def kept_logits(model: gf.GraFeatMerge) -> Iterator[list[dict[str, Tensor]]]:
+    """What each layer's softmax takes, by backbone, with all edges."""
+    layers = attention_layers(model)
+    found: list[dict[str, Tensor]] = [{} for _ in layers]
+    for layer, kept in zip(layers, found, strict=True):
+        layer.recorder = lambda q, k, graph, layer=layer, kept=kept: kept.update(
+            {name: layer.logits(q, k, graph, name) for name in graph.names}
+        )
+    yield found
+    for layer in layers:
+        layer.recorder = None
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -80,34 +97,78 @@ def test_a_backbone_whose_every_patch_is_out_was_never_there(readout: str) -> No
     assert seen["cnn"].grad.abs().max() > 0
 
 
+def is_out(one: KnockOut, kind: str, layer: int, head: int, i: int, j: int) -> bool:
+    """Whether an edge i → j is out, by what the docstring says of each attribute."""
+    if one.patch is not None:
+        return GRAPH.locate(j) == one.patch
+    ends = (one.query, GRAPH.locate(i)), (one.key, GRAPH.locate(j))
+    return (
+        one.unread is None
+        and one.kind in (None, kind)
+        and one.layer in (None, layer)
+        and one.head in (None, head)
+        and all(end in (None, patch, patch.backbone) for end, patch in ends)
+    )
+
+
 @pytest.mark.parametrize(
     "one",
     [
+        KnockOut(),
         KnockOut("intra", layer=1),
         KnockOut("cross", head=2),
         KnockOut("cross", query="lite", key="cnn"),
+        KnockOut(query=("vit", 0, 3)),
+        KnockOut(key=("vit", 0, 3), head=0),
         KnockOut(query=("vit", 0, 3), key=("lite", 1, 2), layer=0, head=1),
         KnockOut(patch=("cnn", 6, 0)),
+        KnockOut(unread=("cnn", 6, 0)),
     ],
     ids=str,
 )
 def test_weights_are_those_of_a_softmax_without_the_edges(one: KnockOut) -> None:
-    """By hand, from the queries and keys: masked with −∞ before the softmax, zero where a row has none left."""
-    model, found = built(), {}
-    with knock_out(model, one, GRAPH):
-        for number, layer in enumerate(attention_layers(model)):  # all intra layers, then all cross layers
-            inner = layer.attend or (lambda _, logits: logits.softmax(dim=-1))
-            layer.attend = lambda name, logits, inner=inner, at=(layer.kind, number % DEPTH): found.setdefault(
-                (*at, name), (logits, inner(name, logits))
-            )[1]
+    """By hand, edge by edge, from the queries and keys; zero where a row has none left."""
+    model = built()
+    with knock_out(model, one, GRAPH), kept_logits(model) as seen, kept_weights(model) as kept:
         model(grids())
-    every = torch.arange(GRAPH.num_vertices)
-    for (kind, number, name), (logits, weights) in found.items():
-        own = GRAPH.slices[name]
-        inside = (every >= own.start) & (every < own.stop)
-        out = one.edges(GRAPH, kind, number, HEADS)[:, own][..., inside if kind == "intra" else ~inside]
-        odds = logits.exp() * ~out
-        same(weights, odds / odds.sum(dim=-1, keepdim=True).clamp(min=1e-300))
+    for number, (logits, layer) in enumerate(zip(seen, kept, strict=True)):  # all intra layers, then all cross layers
+        for name, weights in layer.weights.items():
+            every, own = range(GRAPH.num_vertices), range(*GRAPH.slices[name].indices(99))
+            keys = [j for j in every if (j in own) == (layer.kind == "intra")]
+            out = torch.tensor(
+                [[[is_out(one, layer.kind, number % DEPTH, h, i, j) for j in keys] for i in own] for h in range(HEADS)]
+            )
+            odds = logits[name].exp() * ~out
+            same(weights, odds / odds.sum(dim=-1, keepdim=True).clamp(min=1e-300))
+
+
+@pytest.mark.parametrize("kind", ["intra", "cross"])
+@pytest.mark.parametrize(
+    ("one", "shape"),
+    [
+        (KnockOut(patch=("vit", 0, 3)), (1, 1)),
+        (KnockOut(key="cnn"), (1, 1)),
+        (KnockOut(query="vit", head=1), (HEADS, 1)),
+        (KnockOut(query=("vit", 0, 3), key=("cnn", 2, 0)), (1, 5)),
+        (KnockOut(query="lite"), (1, 1)),
+    ],
+    ids=str,
+)
+def test_masks_are_as_small_as_the_knock_outs_allow(kind: str, one: KnockOut, shape: tuple[int, int]) -> None:
+    """Rows that lose the same are one: else a hundred knock-outs of a large graph would not fit into memory."""
+    assert one.edges(GRAPH, "vit", kind, 0, HEADS).shape[:2] == shape
+
+
+@torch.no_grad()
+def test_the_fused_pass_goes_without_the_edges_as_explicit_weights_do() -> None:
+    """Also for rows with no edge left, where some graphs carry a bias, and with one knock-out for each picture."""
+    model, lone = built(), tuple(KnockOut("cross", query=("cnn", 2, 0), key=name) for name in ("lite", "vit"))
+    many = [lone, KnockOut("cross"), KnockOut("intra", head=1), KnockOut(patch=("vit", 0, 0)), KnockOut(key="lite")]
+    with knock_out(model, many, GRAPH):
+        found = model(grids()).logits
+        with kept_weights(model):  # which needs them, and so leaves the fused pass
+            expected = model(grids()).logits
+    same(found, expected)
 
 
 def test_each_picture_of_a_batch_has_its_own() -> None:

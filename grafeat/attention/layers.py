@@ -5,12 +5,12 @@ to each other are they taken apart, into one block for each backbone.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from grafeat.attention.rotary import Angles, rotate
@@ -23,6 +23,7 @@ Vertices = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n k"]
 Blocks = dict[str, Float[Tensor, "b heads _ k"]]
 Bias = Float[Tensor, "*#b #queries keys"]
+Edges = Bool[Tensor, "#b #heads #queries keys"]
 Attend = Callable[[str, Float[Tensor, "b heads queries keys"]], Float[Tensor, "b heads queries keys"]]
 
 
@@ -114,7 +115,8 @@ class PatchAttention(nn.Module):
         self.project = PerBackbone(names, lambda: nn.Linear(width, 3 * width), shared=shared)
         self.update = PerBackbone(names, lambda: _update(width, gain, hidden or 2 * width), shared=shared)
         self.recorder: Callable[[Blocks, Blocks, PatchGraph], None] | None = None
-        self.attend: Attend | None = None  # how logits become weights, where the fused pass will not do
+        self.knocked: Mapping[str, Edges] = {}  # edges that are knocked out, by the backbone that attends
+        self.attend: Attend | None = None  # how logits become weights, in the place of `softmax` and the fused pass
 
     def forward(
         self, x: Vertices, graph: PatchGraph, angles: Angles, keep: Float[Tensor, "b 1 1"] | None = None
@@ -215,9 +217,29 @@ class PatchAttention(nn.Module):
         bias: Bias | None = None,
     ) -> Float[Tensor, "b heads queries k"]:
         """The attended values of a backbone's patches: by the fused pass, or by weights that `attend` gives."""
-        if self.attend is None:
+        if self.attend is not None:
+            return self.attend(name, _logits(q, k, bias)) @ v
+        if name not in self.knocked:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.attend(name, _logits(q, k, bias)) @ v
+        closed, alone = self._closed(name)
+        mask = torch.zeros_like(closed, dtype=q.dtype).masked_fill(closed, -torch.inf)
+        mask = mask if bias is None else mask + bias
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).masked_fill(alone, 0)
+
+    def softmax(
+        self, name: str, logits: Float[Tensor, "b heads queries keys"]
+    ) -> Float[Tensor, "b heads queries keys"]:
+        """The weights that the fused pass gives to a backbone's logits: 0 for edges that are knocked out."""
+        if name not in self.knocked:
+            return logits.softmax(dim=-1)
+        closed, alone = self._closed(name)
+        return logits.masked_fill(closed, -torch.inf).softmax(dim=-1).masked_fill(alone, 0)
+
+    def _closed(self, name: str) -> tuple[Edges, Bool[Tensor, "#b #heads #queries 1"]]:
+        """The edges to close before the softmax; and the rows with none left, whose messages are zero after it."""
+        out = self.knocked[name]
+        alone = out.all(dim=-1, keepdim=True)
+        return out & ~alone, alone
 
     def _check(self, x: Vertices, graph: PatchGraph) -> None:
         unknown = [name for name in graph.names if name not in self.project.names]

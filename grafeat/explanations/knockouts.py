@@ -1,5 +1,6 @@
 """Knock-outs: edges taken out of the patch graph before the softmax, so that what is left shares their weight."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.attention.layers import Attend, LayerKind, PatchAttention
+from grafeat.attention.layers import LayerKind, PatchAttention
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel, Grids
@@ -63,11 +64,16 @@ class KnockOut:
         where = ", ".join(f"{n} {v}" for n, v in (("layer", self.layer), ("head", self.head)) if v is not None)
         return f"{self.kind or 'all'} edges{ends}{f', {where}' if where else ''}"
 
-    def edges(self, graph: PatchGraph, kind: LayerKind, layer: int, heads: int) -> Bool[Tensor, "heads n n"]:
-        """Which edges of one layer are out.
+    def edges(
+        self, graph: PatchGraph, name: str, kind: LayerKind, layer: int, heads: int
+    ) -> Bool[Tensor, "#heads #queries keys"]:
+        """Which edges from one backbone's patches to those that they attend to in one layer are out.
+
+        One row stands for all queries or all heads where they lose the same.
 
         Args:
             graph: The patch graph of the pictures.
+            name: The backbone that attends.
             kind: The layer's kind; a joint one holds intra and cross edges.
             layer: The layer's number, from 0, among those of its kind.
             heads: How many heads it has.
@@ -75,20 +81,22 @@ class KnockOut:
         Raises:
             ValueError: If it names a backbone, patch or head that is not there.
         """
-        n = graph.num_vertices
-        out = torch.zeros(heads, n, n, dtype=torch.bool)
+        seen = attended_to(name, kind, graph)
+        key = _vertices(graph, self.patch or self.key)
         if self.patch is not None:
-            out[:, :, graph.vertex(*self.patch)] = True
-        elif self.unread is None and (kind == "joint" or self.kind in (None, kind)) and self.layer in (None, layer):
-            if self.head is not None and not 0 <= self.head < heads:
-                raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
-            chosen = slice(None) if self.head is None else slice(self.head, self.head + 1)
-            query, key = _vertices(graph, self.query), _vertices(graph, self.key)
-            out[chosen] = query[:, None] & key[None, :]
-            if self.kind is not None:
-                own = _backbones(graph)
-                out &= (own[:, None] == own) == (self.kind == "intra")
-        return out
+            return key[None, None, seen]
+        fits = (kind == "joint" or self.kind in (None, kind)) and self.layer in (None, layer)
+        query = _vertices(graph, self.query)[graph.slices[name]]
+        if self.unread is not None or not fits or not query.any():
+            return torch.zeros(1, 1, int(seen.sum()), dtype=torch.bool)
+        if self.kind is not None:
+            key &= attended_to(name, self.kind, graph)
+        out = key[None, None, seen] if query.all() else query[None, :, None] & key[seen]
+        if self.head is None:
+            return out
+        if not 0 <= self.head < heads:
+            raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
+        return out & (torch.arange(heads) == self.head)[:, None, None]
 
 
 Together = KnockOut | tuple[KnockOut, ...]
@@ -99,8 +107,7 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
     """Takes edges out of a model's passes while the context is open.
 
     They are masked before the softmax, so that the rest of a row shares their weight. A patch with no edge left gets a
-    zero message. Attention is then computed without the fused pass, which is slower. `capture` keeps queries and keys,
-    so that its weights are those before anything is knocked out.
+    zero message. `capture` keeps queries and keys, so that its weights are those before anything is knocked out.
 
     Args:
         model: The model.
@@ -116,22 +123,21 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
     for together in many:
         _check(model, together, graph)
     layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
-    masks = [_edges(many, graph, layer, number) for layer, number in _numbered(layers)]
+    outs = _edges(many, graph, layers)
     gone = _patches(many, graph).to(model.device)
-    before = [layer.attend for layer in layers], model.readout.without
-    checking = model.register_forward_pre_hook(partial(_check_graph, graph), with_kwargs=True)
+    before, without = [layer.knocked for layer in layers], model.readout.without
+    checking = model.register_forward_pre_hook(partial(_check_pass, graph, len(many)), with_kwargs=True)
     try:
-        for (layer, _), out in zip(_numbered(layers), masks, strict=True):
-            if out.any():
-                layer.attend = _masked(out.to(model.device), graph, layer.kind)
+        for layer, out in zip(layers, outs, strict=True):
+            layer.knocked = {name: edges.to(model.device) for name, edges in out.items()}
         if gone.any():
             model.readout.without = _unread(gone, graph)
         yield
     finally:
         checking.remove()
-        for layer, attend in zip(layers, before[0], strict=True):
-            layer.attend = attend
-        model.readout.without = before[1]
+        for layer, knocked in zip(layers, before, strict=True):
+            layer.knocked = knocked
+        model.readout.without = without
 
 
 def refuse_knocked_out(model: GridModel, asked: str) -> None:
@@ -146,7 +152,7 @@ def refuse_knocked_out(model: GridModel, asked: str) -> None:
     """
     layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
     unread = isinstance(model, PatchModel) and model.readout.without is not None
-    if unread or any(layer.attend is not None for layer in layers):
+    if unread or any(layer.knocked for layer in layers):
         raise ValueError(
             f"model: edges are knocked out already; expected none for {asked!r}; leave knock_out first"
         )
@@ -181,25 +187,35 @@ def knocked_logits(
     return torch.cat(found) if found else torch.zeros(0, model.num_classes)
 
 
-def _numbered(layers: Sequence[PatchAttention]) -> list[tuple[PatchAttention, int]]:
-    """The layers, each with its number among those of its kind."""
-    seen = {"intra": 0, "cross": 0, "joint": 0}
-    numbered = []
-    for layer in layers:
-        numbered.append((layer, seen[layer.kind]))
-        seen[layer.kind] += 1
-    return numbered
-
-
 def _edges(
-    many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph, layer: PatchAttention, number: int
-) -> Bool[Tensor, "k heads n n"]:
-    """Which edges of a layer are out, for each set of knock-outs."""
-    n = graph.num_vertices
-    out = torch.zeros(len(many), layer.heads, n, n, dtype=torch.bool)
-    for row, together in enumerate(many):
-        for one in together:
-            out[row] |= one.edges(graph, layer.kind, number, layer.heads)
+    many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph, layers: Sequence[PatchAttention]
+) -> list[dict[str, Bool[Tensor, "k #heads #queries _"]]]:
+    """Which edges of each layer are out, for each set of knock-outs; absent are backbones that lose none."""
+    layered = any(one.layer is not None for together in many for one in together)
+    found: list[dict[str, Tensor]] = []
+    alike: dict[tuple[LayerKind, int], dict[str, Tensor]] = {}  # unless a layer is named, a kind's layers lose the same
+    counts: Counter[LayerKind] = Counter()
+    for layer in layers:
+        number = counts[layer.kind] if layered else 0
+        counts[layer.kind] += 1
+        if (layer.kind, number) not in alike:
+            rows = {name: [_union(one, graph, name, layer, number) for one in many] for name in graph.names}
+            alike[layer.kind, number] = {
+                name: torch.stack(torch.broadcast_tensors(*each))
+                for name, each in rows.items()
+                if any(bool(row.any()) for row in each)
+            }
+        found.append(alike[layer.kind, number])
+    return found
+
+
+def _union(
+    together: Sequence[KnockOut], graph: PatchGraph, name: str, layer: PatchAttention, number: int
+) -> Bool[Tensor, "#heads #queries keys"]:
+    """What several knock-outs take out of a layer between them."""
+    out = torch.zeros(1, 1, int(attended_to(name, layer.kind, graph).sum()), dtype=torch.bool)
+    for one in together:
+        out = out | one.edges(graph, name, layer.kind, number, layer.heads)
     return out
 
 
@@ -216,47 +232,28 @@ def _patches(many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph) -> Bool[Te
     return gone
 
 
-def _masked(out: Bool[Tensor, "k heads n n"], graph: PatchGraph, kind: LayerKind) -> Attend:
-    """Weights without the edges that are out; zero where a row has none left."""
-
-    def attend(name: str, logits: Float[Tensor, "b heads queries keys"]) -> Float[Tensor, "b heads queries keys"]:
-        _check_count(len(out), len(logits))
-        gone = out[:, :, graph.slices[name]][..., attended_to(name, kind, graph).to(out.device)]
-        if gone.shape[2:] != logits.shape[2:]:
-            raise ValueError(
-                f"graph: has {gone.shape[2]} patches of {name!r} that attend to {gone.shape[3]}; the pass has "
-                f"{logits.shape[2]} and {logits.shape[3]}; expected the graph of these grids; pass model.patches(grids)"
-            )
-        alone = gone.all(dim=-1, keepdim=True)
-        weights = logits.masked_fill(gone & ~alone, -torch.inf).softmax(dim=-1)
-        return weights.masked_fill(alone, 0)
-
-    return attend
-
-
 def _unread(gone: Bool[Tensor, "k n"], graph: PatchGraph) -> Callable[[str, Tensor], Tensor]:
     def without(name: str, logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:
-        _check_count(len(gone), len(logits))
         return logits.masked_fill(gone[:, graph.slices[name], None], -torch.inf)
 
     return without
 
 
-def _check_graph(graph: PatchGraph, model: PatchModel, given: tuple[Grids, ...], named: Mapping[str, Any]) -> None:
+def _check_pass(
+    graph: PatchGraph, count: int, model: PatchModel, given: tuple[Grids, ...], named: Mapping[str, Any]
+) -> None:
     """Before a pass: the edges were named in this graph, so the vertices must be the same, in the same order."""
-    grids: Grids = given[0] if given else named["grids"]
-    here = list(model.patches([grids] if isinstance(grids, FeatureGrid) else grids).shapes.items())
+    passed: Grids = given[0] if given else named["grids"]
+    grids = passed if isinstance(passed, GridSet) else GridSet([passed] if isinstance(passed, FeatureGrid) else passed)
+    here = list(model.patches(grids).shapes.items())
     if here != list(graph.shapes.items()):
         shown = [", ".join(f"{name} {h} × {w}" for name, (h, w) in some) for some in (graph.shapes.items(), here)]
         raise ValueError(
             f"graph: has the patches of {shown[0]}; the pass has those of {shown[1]}; expected the graph of these "
             "grids, in their order; pass model.patches(grids)"
         )
-
-
-def _check_count(knockouts: int, pictures: int) -> None:
-    if knockouts not in (1, pictures):
-        raise ValueError(f"knockouts: got {knockouts} for {pictures} pictures; expected one for all or one for each")
+    if count not in (0, 1, len(grids)):
+        raise ValueError(f"knockouts: got {count} for {len(grids)} pictures; expected one for all or one for each")
 
 
 def _vertices(graph: PatchGraph, end: End) -> Bool[Tensor, " n"]:

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grafeat.attention.layers import Attend, LayerKind, PatchAttention
-from grafeat.explanations.knockouts import attended_to, refuse_knocked_out
+from grafeat.explanations.knockouts import KnockOut, attended_to, knocked_logits, refuse_knocked_out
 from grafeat.graph import PatchGraph
-from grafeat.grids import FeatureGrid
+from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import MergeOutput
 from grafeat.patchmodel import PatchModel
 
@@ -66,7 +66,7 @@ def kept_weights(model: PatchModel) -> Iterator[list[LayerWeights]]:
     layers = attention_layers(model)
     kept = [LayerWeights(layer.kind) for layer in layers]
     pairs = zip(layers, kept, strict=True)
-    with attending(model, [_keeping(own.weights, layer.attend or _softmax) for layer, own in pairs]):
+    with attending(model, [_keeping(own.weights, layer.attend or layer.softmax) for layer, own in pairs]):
         yield kept
 
 
@@ -160,8 +160,6 @@ def grad_cam(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> R
 def ablation(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> Row:
     """What the score of one picture loses if nothing attends to a patch and the readout does not read it.
 
-    The same as `knocked_logits` with `KnockOut(patch=…)` for each patch, but masks are as small as one patch allows.
-
     Args:
         model: The model; no edge of it may be knocked out.
         grids: The grids of one picture; two patches or more.
@@ -176,51 +174,9 @@ def ablation(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> R
         raise ValueError(
             "grids: got a single patch; expected two or more for 'ablation'; no patch would be left"
         )
-    whole = score(model(grids).logits)
-    losses = []
-    for out in torch.arange(graph.num_vertices, device=model.device).split(COPIES):
-        copies = [
-            FeatureGrid.trusted(grid.name, grid.features.expand(len(out), -1, -1, -1), grid.field)
-            for grid in grids
-        ]
-        with _patches_out(model, graph, out):
-            losses.append(whole - score(model(copies).logits))
-    return torch.cat(losses)[None]
-
-
-@contextmanager
-def _patches_out(model: PatchModel, graph: PatchGraph, out: Int[Tensor, " k"]) -> Iterator[None]:
-    """Takes one patch out of each picture of a batch."""
-
-    def unread(name: str, logits: Float[Tensor, "k patches queries"]) -> Float[Tensor, "k patches queries"]:
-        every = torch.arange(graph.num_vertices, device=out.device)[graph.slices[name]]
-        return logits.masked_fill((every == out[:, None])[..., None], -torch.inf)
-
-    before = model.readout.without
-    try:
-        with attending(model, [_without(layer.kind, graph, out) for layer in attention_layers(model)]):
-            model.readout.without = unread
-            yield
-    finally:
-        model.readout.without = before
-
-
-def _without(kind: LayerKind, graph: PatchGraph, out: Int[Tensor, " k"]) -> Attend:
-    def attend(
-        name: str, logits: Float[Tensor, "k heads queries keys"]
-    ) -> Float[Tensor, "k heads queries keys"]:
-        keys = _keys(kind, name, graph).to(out.device)
-        picture, column = (keys == out[:, None]).nonzero(as_tuple=True)
-        if len(keys) > 1:
-            logits[
-                picture, :, :, column
-            ] = -torch.inf  # in place, as they are nobody else's: a mask over all takes longer
-            return logits.softmax(dim=-1)
-        weights = logits.softmax(dim=-1)
-        weights[picture] = 0  # no key is left
-        return weights
-
-    return attend
+    out = [KnockOut(patch=graph.locate(vertex)) for vertex in range(graph.num_vertices)]
+    left = knocked_logits(model, GridSet(grids), out, batch_size=COPIES)
+    return (score(model(grids).logits) - score(left))[None]
 
 
 @contextmanager
@@ -303,9 +259,3 @@ def _keeping(kept: Weights, attend: Attend) -> Attend:
         return kept[name]
 
     return keep
-
-
-def _softmax(
-    name: str, logits: Float[Tensor, "b heads queries keys"]
-) -> Float[Tensor, "b heads queries keys"]:
-    return logits.softmax(dim=-1)

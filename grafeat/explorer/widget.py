@@ -205,8 +205,9 @@ class Explorer(anywidget.AnyWidget):
             limit: Bytes that the weights may take in the page. If exact weights would take more, only the strongest of
                 each row are kept, and the page says which mass they keep.
             effects: Whether the page holds knock-outs (every backbone, pair, layer and head, and all patches or the 32
-                that change most), relevance by three methods and values. A picture of a hundred patches takes
-                about a second, one of 392 from ten seconds to a minute.
+                that change most), relevance by three methods and values. A picture of a hundred patches takes two
+                seconds or three, one of 392 about ten. Above 512 patches ablation is left out, unless it is shown, and
+                the 32 are those of the largest integrated gradients; 1,568 patches take most of a minute.
             progress: Whether a bar shows how far it is, if it takes long.
 
         Returns:
