@@ -43,13 +43,13 @@ def test_every_way_is_there_and_single_for_each_backbone() -> None:
     assert [one.name for one in found] == ["single pointer", "single classes", *WAYS[1:]]
     assert {one.kind for one in found if one.way != "merge"} == {"way"}
     assert [one.kind for one in found if one.way == "merge"] == ["merge"]
-    assert [one.grids for one in found[:3]] == [Only(("pointer",)), Only(("classes",)), None]
+    assert [one.seen for one in found[:3]] == [Only(("pointer",)), Only(("classes",)), None]
 
 
 def test_one_backbone_has_the_ways_that_work_with_one() -> None:
     alone = task(backbones=["classes"])
     for one in contenders(alone):
-        seen = (one.grids or Only(alone.names))(alone.grids.train)
+        seen = (one.seen or Only(alone.names))(alone.grids.train)
         assert mix(one.way, seen, num_classes=3).backbones == {"classes": 5}
     left_out = set(WAYS) - {one.way for one in contenders(alone)}
     for way in left_out:
@@ -65,8 +65,8 @@ def test_the_controls_of_two_backbones() -> None:
         "no interplay", "not parted", "no positions", "no relations",
     ]  # fmt: skip
     assert {one.kind for one in found.values()} == {"control"}
-    assert found["classes twice"].grids == Twice("classes")
-    assert found["+ other pictures"].grids == Strange(("pointer", "classes"), "classes", stands_in=False)
+    assert found["classes twice"].seen == Twice("classes")
+    assert found["+ other pictures"].seen == Strange(("pointer", "classes"), "classes", stands_in=False)
     assert found["no positions"].options == {"positions": False}
 
 
@@ -74,11 +74,11 @@ def test_a_spare_backbone_pictures_and_unequal_grids_bring_a_control_each() -> N
     made = with_random()
     full = task(grids=made, backbones=["pointer", "classes"], pictures=pictures(made))
     found = {one.name: one for one in controls(full)}
-    assert found["+ random weights"].grids == Only(("pointer", "classes", "random"))
+    assert found["+ random weights"].seen == Only(("pointer", "classes", "random"))
     assert found["small CNN from scratch"].way == "scratch"
     assert "equal patches" not in found  # the two grids are equal
     unequal = task(grids=made, backbones=["pointer", "random"])
-    assert {one.name: one for one in controls(unequal)}["equal patches"].grids == EqualPatches(("pointer", "random"))
+    assert {one.name: one for one in controls(unequal)}["equal patches"].seen == EqualPatches(("pointer", "random"))
 
 
 def test_what_a_shifted_test_lacks_is_no_control_there() -> None:
