@@ -290,3 +290,19 @@ def test_edges_are_out_of_the_graph_in_which_they_were_named() -> None:
                 model(inputs)
         model(alike.only("a", "c", "b"))
     model(alike)  # checked no longer
+
+
+@pytest.mark.parametrize("one", [KnockOut("cross", head=0), KnockOut(patch=("cnn", 3, 0))], ids=str)
+def test_edges_to_a_backbone_that_is_left_out_of_the_pass_are_refused(one: KnockOut) -> None:
+    model = built()
+    words = "graph: 'lite' attended to 12 patches where edges were knocked out; in this pass to 7; expected the same"
+    with knock_out(model, one, GRAPH):
+        with pytest.raises(ValueError, match=words):
+            model(grids(), without={"vit"})
+        with pytest.raises(ValueError, match=words), kept_weights(model):
+            model(grids(), without={"vit"})
+        model(grids())
+    with knock_out(model, KnockOut("intra"), GRAPH):
+        found = model(grids(), without={"vit"}).logits
+    with knock_out(model, KnockOut("intra"), GRAPH.without("vit")):
+        same(found, model(grids().only("lite", "cnn")).logits)

@@ -221,7 +221,7 @@ class PatchAttention(nn.Module):
             return self.attend(name, _logits(q, k, bias)) @ v
         if name not in self.knocked:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        closed, alone = self._closed(name)
+        closed, alone = self._closed(name, k.shape[2])
         mask = torch.zeros_like(closed, dtype=q.dtype).masked_fill(closed, -torch.inf)
         mask = mask if bias is None else mask + bias
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).masked_fill(alone, 0)
@@ -232,12 +232,17 @@ class PatchAttention(nn.Module):
         """The weights that the fused pass gives to a backbone's logits: 0 for edges that are knocked out."""
         if name not in self.knocked:
             return logits.softmax(dim=-1)
-        closed, alone = self._closed(name)
+        closed, alone = self._closed(name, logits.shape[-1])
         return logits.masked_fill(closed, -torch.inf).softmax(dim=-1).masked_fill(alone, 0)
 
-    def _closed(self, name: str) -> tuple[Edges, Bool[Tensor, "#b #heads #queries 1"]]:
+    def _closed(self, name: str, keys: int) -> tuple[Edges, Bool[Tensor, "#b #heads #queries 1"]]:
         """The edges to close before the softmax; and the rows with none left, whose messages are zero after it."""
         out = self.knocked[name]
+        if out.shape[-1] != keys:
+            raise ValueError(
+                f"graph: {name!r} attended to {out.shape[-1]} patches where edges were knocked out; in this pass to "
+                f"{keys}; expected the same graph; pass all its backbones, without=()"
+            )
         alone = out.all(dim=-1, keepdim=True)
         return out & ~alone, alone
 
