@@ -5,12 +5,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import grafeat as gf
+from grafeat.attention.joint import JointAttention
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.explanations.rollout import attention_layers, kept_weights
 from grafeat.graph import PatchGraph
+from grafeat.plain import PlainModel
 from grafeat.readout import READOUTS
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
@@ -45,9 +48,11 @@ def kept_logits(model: gf.GraFeatMerge) -> Iterator[list[dict[str, Tensor]]]:
         layer.recorder = lambda q, k, graph, layer=layer, kept=kept: kept.update(
             {name: layer.logits(q, k, graph, name) for name in graph.names}
         )
-    yield found
-    for layer in layers:
-        layer.recorder = None
+    try:
+        yield found
+    finally:
+        for layer in layers:
+            layer.recorder = None
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -160,12 +165,20 @@ def test_masks_are_as_small_as_the_knock_outs_allow(kind: str, one: KnockOut, sh
 
 
 @torch.no_grad()
-def test_the_fused_pass_goes_without_the_edges_as_explicit_weights_do() -> None:
+def test_the_fused_pass_goes_without_the_edges_as_explicit_weights_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for rows with no edge left, where some graphs carry a bias, and with one knock-out for each picture."""
     model, lone = built(), tuple(KnockOut("cross", query=("cnn", 2, 0), key=name) for name in ("lite", "vit"))
     many = [lone, KnockOut("cross"), KnockOut("intra", head=1), KnockOut(patch=("vit", 0, 0)), KnockOut(key="lite")]
+    calls, fused = [], F.scaled_dot_product_attention
+
+    def counted(*given: Tensor, **more: Tensor) -> Tensor:
+        calls.append(len(given))
+        return fused(*given, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     with knock_out(model, many, GRAPH):
         found = model(grids()).logits
+        assert len(calls) == 2 * DEPTH * len(NAMES)  # each of them
         with kept_weights(model):  # which needs them, and so leaves the fused pass
             expected = model(grids()).logits
     same(found, expected)
@@ -306,3 +319,41 @@ def test_edges_to_a_backbone_that_is_left_out_of_the_pass_are_refused(one: Knock
         found = model(grids(), without={"vit"}).logits
     with knock_out(model, KnockOut("intra"), GRAPH.without("vit")):
         same(found, model(grids().only("lite", "cnn")).logits)
+
+
+def test_as_many_as_pictures_are_needed_also_where_features_come_alone() -> None:
+    """A plain model takes features instead of grids; a batch of another size must not take its place."""
+    model, one = built(), grids()[:1]
+    plain = PlainModel(model, one)
+    for out in (KnockOut("cross"), KnockOut(unread=("vit", 0, 2))):
+        with knock_out(model, [out] * 2, GRAPH), pytest.raises(ValueError, match="knockouts: got 2 for 1 pictures"):
+            plain(*(grid.features for grid in one.grids))
+
+
+def test_knock_outs_within_knock_outs_are_refused() -> None:
+    model = built()
+    before = model(grids()).logits
+    for outer in (KnockOut(patch=("cnn", 3, 0)), KnockOut(unread=("cnn", 3, 0)), KnockOut("cross", layer=1)):
+        with knock_out(model, outer, GRAPH):
+            with pytest.raises(ValueError, match="edges are knocked out already; expected none for 'knock_out'"):
+                knocked_logits(model, grids()[:1], [KnockOut("cross", head=0)])
+            inside = model(grids()).logits
+        with knock_out(model, outer, GRAPH):
+            same(model(grids()).logits, inside)
+    same(model(grids()).logits, before)
+
+
+def test_rows_that_lose_the_rest_to_dropped_messages_hear_nothing() -> None:
+    """A joint layer whose cross edges are dropped in training, and whose intra edges are out, has no edge left."""
+    layer = JointAttention(NAMES, 12, HEADS).double()
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, B, HEADS, GRAPH.num_vertices, 4, generator=generator, dtype=torch.float64)
+    q, k, v = (GRAPH.split(part, dim=2) for part in states)
+    keep = torch.tensor([0.0, 1, 0, 1, 1], dtype=torch.float64)[:, None, None]
+    layer.knocked = {name: KnockOut("intra").edges(GRAPH, name, "joint", 0, HEADS)[None] for name in NAMES}
+    fused = layer.messages(q, k, v, GRAPH, keep)
+    layer.attend = layer.softmax
+    explicit = layer.messages(q, k, v, GRAPH, keep)
+    for name in NAMES:
+        same(fused[name], explicit[name])
+        assert [bool(one.any()) for one in fused[name]] == [False, True, False, True, True]

@@ -221,10 +221,12 @@ class PatchAttention(nn.Module):
             return self.attend(name, _logits(q, k, bias)) @ v
         if name not in self.knocked:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        closed, alone = self._closed(name, k.shape[2])
-        mask = torch.zeros_like(closed, dtype=q.dtype).masked_fill(closed, -torch.inf)
+        out = self._out(name, len(q), k.shape[2])
+        mask = torch.zeros_like(out, dtype=q.dtype).masked_fill(out, -torch.inf)
         mask = mask if bias is None else mask + bias
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).masked_fill(alone, 0)
+        alone = _all_closed(mask)  # not every backend gives 0 to a row with nothing left: open it, and close it behind
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.masked_fill(alone, 0))
+        return heard.masked_fill(alone, 0)
 
     def softmax(
         self, name: str, logits: Float[Tensor, "b heads queries keys"]
@@ -232,19 +234,20 @@ class PatchAttention(nn.Module):
         """The weights that the fused pass gives to a backbone's logits: 0 for edges that are knocked out."""
         if name not in self.knocked:
             return logits.softmax(dim=-1)
-        closed, alone = self._closed(name, logits.shape[-1])
-        return logits.masked_fill(closed, -torch.inf).softmax(dim=-1).masked_fill(alone, 0)
+        left = logits.masked_fill(self._out(name, len(logits), logits.shape[-1]), -torch.inf)
+        alone = _all_closed(left)
+        return left.masked_fill(alone, 0).softmax(dim=-1).masked_fill(alone, 0)
 
-    def _closed(self, name: str, keys: int) -> tuple[Edges, Bool[Tensor, "#b #heads #queries 1"]]:
-        """The edges to close before the softmax; and the rows with none left, whose messages are zero after it."""
+    def _out(self, name: str, pictures: int, keys: int) -> Edges:
+        """The edges of one backbone's patches that are knocked out."""
         out = self.knocked[name]
         if out.shape[-1] != keys:
             raise ValueError(
                 f"graph: {name!r} attended to {out.shape[-1]} patches where edges were knocked out; in this pass to "
                 f"{keys}; expected the same graph; pass all its backbones, without=()"
             )
-        alone = out.all(dim=-1, keepdim=True)
-        return out & ~alone, alone
+        check_count(len(out), pictures)
+        return out
 
     def _check(self, x: Vertices, graph: PatchGraph) -> None:
         unknown = [name for name in graph.names if name not in self.project.names]
@@ -284,6 +287,12 @@ def fixed_or_learned(module: nn.Module, name: str, values: Tensor, *, learned: b
         module.register_buffer(name, values)
 
 
+def check_count(knockouts: int, pictures: int) -> None:
+    """Refuses a number of knock-outs that is neither one for all pictures nor one for each."""
+    if knockouts not in (1, pictures):
+        raise ValueError(f"knockouts: got {knockouts} for {pictures} pictures; expected one for all or one for each")
+
+
 def kind_of(query: str, key: str) -> Kind:
     """The kind of the edges between two backbones' patches."""
     return "intra" if query == key else "cross"
@@ -308,3 +317,8 @@ def _logits(
 ) -> Float[Tensor, "b heads queries keys"]:
     logits = q @ k.mT / math.sqrt(q.shape[-1])
     return logits if bias is None else logits + bias
+
+
+def _all_closed(logits: Float[Tensor, "*rows keys"]) -> Bool[Tensor, "*rows 1"]:
+    """The rows with nothing left to attend to."""
+    return (logits == -torch.inf).all(dim=-1, keepdim=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.attention.layers import LayerKind, PatchAttention
+from grafeat.attention.layers import LayerKind, PatchAttention, check_count
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel, Grids
@@ -85,6 +85,8 @@ class KnockOut:
         key = _vertices(graph, self.patch or self.key)
         if self.patch is not None:
             return key[None, None, seen]
+        if self.head is not None and not 0 <= self.head < heads:
+            raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
         fits = (kind == "joint" or self.kind in (None, kind)) and self.layer in (None, layer)
         query = _vertices(graph, self.query)[graph.slices[name]]
         if self.unread is not None or not fits or not query.any():
@@ -92,11 +94,7 @@ class KnockOut:
         if self.kind is not None:
             key &= attended_to(name, self.kind, graph)
         out = key[None, None, seen] if query.all() else query[None, :, None] & key[seen]
-        if self.head is None:
-            return out
-        if not 0 <= self.head < heads:
-            raise ValueError(f"head: got {self.head}; expected 0 to {heads - 1}; count from 0")
-        return out & (torch.arange(heads) == self.head)[:, None, None]
+        return out if self.head is None else out & (torch.arange(heads) == self.head)[:, None, None]
 
 
 Together = KnockOut | tuple[KnockOut, ...]
@@ -116,28 +114,29 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
             resamples them.
 
     Raises:
-        ValueError: If a knock-out names what the model or the graph does not have; in the pass, if there are as many as
-            pictures do not come, or the grids have another graph.
+        ValueError: If a knock-out names what the model or the graph does not have, or edges are knocked out already: a
+            tuple takes several out together; in the pass, if there are as many as pictures do not come, or the grids
+            have another graph.
     """
     many = [_together(one) for one in (knockouts if isinstance(knockouts, list) else [knockouts])]
     for together in many:
         _check(model, together, graph)
+    refuse_knocked_out(model, "knock_out")
     layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
-    outs = _edges(many, graph, layers)
+    outs = _edges(many, graph, layers, model.device)
     gone = _patches(many, graph).to(model.device)
-    before, without = [layer.knocked for layer in layers], model.readout.without
-    checking = model.register_forward_pre_hook(partial(_check_pass, graph, len(many)), with_kwargs=True)
+    checking = model.register_forward_pre_hook(partial(_check_graph, graph), with_kwargs=True)
     try:
         for layer, out in zip(layers, outs, strict=True):
-            layer.knocked = {name: edges.to(model.device) for name, edges in out.items()}
+            layer.knocked = out
         if gone.any():
             model.readout.without = _unread(gone, graph)
         yield
     finally:
         checking.remove()
-        for layer, knocked in zip(layers, before, strict=True):
-            layer.knocked = knocked
-        model.readout.without = without
+        for layer in layers:
+            layer.knocked = {}
+        model.readout.without = None
 
 
 def refuse_knocked_out(model: GridModel, asked: str) -> None:
@@ -188,7 +187,7 @@ def knocked_logits(
 
 
 def _edges(
-    many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph, layers: Sequence[PatchAttention]
+    many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph, layers: Sequence[PatchAttention], device: torch.device
 ) -> list[dict[str, Bool[Tensor, "k #heads #queries _"]]]:
     """Which edges of each layer are out, for each set of knock-outs; absent are backbones that lose none."""
     layered = any(one.layer is not None for together in many for one in together)
@@ -201,7 +200,7 @@ def _edges(
         if (layer.kind, number) not in alike:
             rows = {name: [_union(one, graph, name, layer, number) for one in many] for name in graph.names}
             alike[layer.kind, number] = {
-                name: torch.stack(torch.broadcast_tensors(*each))
+                name: torch.stack(torch.broadcast_tensors(*each)).to(device)
                 for name, each in rows.items()
                 if any(bool(row.any()) for row in each)
             }
@@ -234,26 +233,22 @@ def _patches(many: Sequence[tuple[KnockOut, ...]], graph: PatchGraph) -> Bool[Te
 
 def _unread(gone: Bool[Tensor, "k n"], graph: PatchGraph) -> Callable[[str, Tensor], Tensor]:
     def without(name: str, logits: Float[Tensor, "b patches queries"]) -> Float[Tensor, "b patches queries"]:
+        check_count(len(gone), len(logits))
         return logits.masked_fill(gone[:, graph.slices[name], None], -torch.inf)
 
     return without
 
 
-def _check_pass(
-    graph: PatchGraph, count: int, model: PatchModel, given: tuple[Grids, ...], named: Mapping[str, Any]
-) -> None:
+def _check_graph(graph: PatchGraph, model: PatchModel, given: tuple[Grids, ...], named: Mapping[str, Any]) -> None:
     """Before a pass: the edges were named in this graph, so the vertices must be the same, in the same order."""
     passed: Grids = given[0] if given else named["grids"]
-    grids = passed if isinstance(passed, GridSet) else GridSet([passed] if isinstance(passed, FeatureGrid) else passed)
-    here = list(model.patches(grids).shapes.items())
+    here = list(model.patches([passed] if isinstance(passed, FeatureGrid) else passed).shapes.items())
     if here != list(graph.shapes.items()):
         shown = [", ".join(f"{name} {h} × {w}" for name, (h, w) in some) for some in (graph.shapes.items(), here)]
         raise ValueError(
             f"graph: has the patches of {shown[0]}; the pass has those of {shown[1]}; expected the graph of these "
             "grids, in their order; pass model.patches(grids)"
         )
-    if count not in (0, 1, len(grids)):
-        raise ValueError(f"knockouts: got {count} for {len(grids)} pictures; expected one for all or one for each")
 
 
 def _vertices(graph: PatchGraph, end: End) -> Bool[Tensor, " n"]:

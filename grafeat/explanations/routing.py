@@ -77,7 +77,7 @@ def _summing(masses: Masses, layer: PatchAttention, where: str, graph: PatchGrap
     def attend(
         query: str, logits: Float[Tensor, "b heads queries keys"]
     ) -> Float[Tensor, "b heads queries keys"]:
-        weights, seen = logits.softmax(dim=-1), layer.seen(query, graph)
+        weights, seen = layer.softmax(query, logits), layer.seen(query, graph)
         for key, part in zip(seen, weights.split([graph.sizes[key] for key in seen], dim=-1), strict=True):
             masses[where, f"{query} → {key}"].extend(part.sum(dim=-1).mean(dim=(1, 2)).tolist())
         return weights
