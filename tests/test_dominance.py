@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import grafeat as gf
+from grafeat.attention.layers import attention_layers
 from grafeat.explanations.dominance import Dominance, dominance
-from grafeat.explanations.rollout import attention_layers
 
 SHAPES = {"lite": (2, 3), "vit": (1, 5), "cnn": (7, 1)}
 B, T = 11, 3

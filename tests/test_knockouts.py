@@ -10,8 +10,9 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat.attention.joint import JointAttention
+from grafeat.attention.layers import attention_layers
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
-from grafeat.explanations.rollout import attention_layers, kept_weights
+from grafeat.explanations.rollout import kept_weights
 from grafeat.graph import PatchGraph
 from grafeat.plain import PlainModel
 from grafeat.readout import READOUTS

@@ -11,11 +11,11 @@ from torch import Tensor
 
 import grafeat as gf
 from grafeat.attention.captured import CapturedAttention
+from grafeat.attention.layers import attention_layers
 from grafeat.explanations.attributions import drawn_from
 from grafeat.explanations.dominant import dominant
 from grafeat.explanations.knockouts import KnockOut, knock_out, knocked_logits
 from grafeat.explanations.relevance import METHODS, relevance
-from grafeat.explanations.rollout import attention_layers
 from grafeat.fusion import WAYS, Combo, mix
 from grafeat.graph import Patch, PatchGraph
 from grafeat.measures import strongest_paths
@@ -342,7 +342,7 @@ def test_every_method_explains_every_way(way: str) -> None:
 
 
 @attentive
-def test_ablation_is_what_knocking_out_says(way: str) -> None:
+def test_ablation_is_what_is_lost_without_each_patch(way: str) -> None:
     model, picture = built(way), seen(way)[3]
     left = torch.stack([left_without(model, picture, v) for v in range(model.patches(picture).num_vertices)])
     lost = centred(model(picture).logits, 2) - centred(left, 2)

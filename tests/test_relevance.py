@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import grafeat as gf
-from grafeat.attention.layers import Attend, PatchAttention
+from grafeat.attention.layers import Attend, PatchAttention, attention_layers
 from grafeat.explanations.knockouts import KnockOut, knock_out
 from grafeat.explanations.relevance import METHODS, Relevance, relevance
-from grafeat.explanations.rollout import attention_layers
 from grafeat.graph import Patch, PatchGraph
 from grafeat.patchmodel import PatchModel
 from grafeat.readout import READOUTS, Interplay, Readout
@@ -264,12 +263,12 @@ def test_values_sum_to_the_change_from_the_mean_patch(method: str) -> None:
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_ablation_is_what_knocking_out_says(readout: str) -> None:
+def test_ablation_is_what_is_lost_without_each_patch(readout: str) -> None:
     shapes = {**SHAPES, "one": (1, 1)}  # whose only patch leaves an intra softmax without keys
     model, seen = built(shapes, readout=readout), grids(shapes)
     found = relevance(model, seen, [2, 0], method="ablation")
     for picture, target in enumerate([2, 0]):
-        left = torch.stack([left_without(model, seen[picture], vertex) for vertex in range(19)])
+        left = torch.stack([left_without(model, seen[picture], vertex) for vertex in range(found.flat.shape[1])])
         lost = centred(model(seen[picture]).logits, target) - centred(left, target)
         same(found.flat[picture], lost.detach())
 

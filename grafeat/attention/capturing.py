@@ -8,7 +8,7 @@ from torch import nn
 
 from grafeat.attention.captured import KINDS, LIMIT, CapturedAttention
 from grafeat.attention.capturedlayer import CapturedLayer
-from grafeat.attention.layers import Blocks, PatchAttention
+from grafeat.attention.layers import Blocks, PatchAttention, attention_layers
 from grafeat.files import size
 from grafeat.graph import Kind, PatchGraph
 from grafeat.models import GridModel
@@ -43,7 +43,7 @@ def capture(
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype: got {dtype}; expected a floating-point type; torch.float16 takes least")
     record = CapturedAttention(limit)
-    attentions = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    attentions = attention_layers(model)
     before = [attention.recorder for attention in attentions]
     if not attentions or (isinstance(model, GridModel) and not isinstance(model, PatchModel)):
         raise ValueError(

@@ -287,6 +287,11 @@ def fixed_or_learned(module: nn.Module, name: str, values: Tensor, *, learned: b
         module.register_buffer(name, values)
 
 
+def attention_layers(model: nn.Module) -> list[PatchAttention]:
+    """The attention layers of a model in the order of the pass."""
+    return [module for module in model.modules() if isinstance(module, PatchAttention)]
+
+
 def check_count(knockouts: int, pictures: int) -> None:
     """Refuses a number of knock-outs that is neither one for all pictures nor one for each."""
     if knockouts not in (1, pictures):

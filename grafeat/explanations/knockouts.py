@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grafeat.attention.layers import LayerKind, PatchAttention, check_count
+from grafeat.attention.layers import LayerKind, PatchAttention, attention_layers, check_count
 from grafeat.graph import Kind, Patch, PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import GridModel, Grids
@@ -122,7 +122,7 @@ def knock_out(model: PatchModel, knockouts: Together | list[Together], graph: Pa
     for together in many:
         _check(model, together, graph)
     refuse_knocked_out(model, "knock_out")
-    layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
+    layers = attention_layers(model)
     outs = _edges(many, graph, layers, model.device)
     gone = _patches(many, graph).to(model.device)
     checking = model.register_forward_pre_hook(partial(_check_graph, graph), with_kwargs=True)
@@ -149,9 +149,8 @@ def refuse_knocked_out(model: GridModel, asked: str) -> None:
     Raises:
         ValueError: If edges or patches are out.
     """
-    layers = [module for module in model.modules() if isinstance(module, PatchAttention)]
     unread = isinstance(model, PatchModel) and model.readout.without is not None
-    if unread or any(layer.knocked for layer in layers):
+    if unread or any(layer.knocked for layer in attention_layers(model)):
         raise ValueError(
             f"model: edges are knocked out already; expected none for {asked!r}; leave knock_out first"
         )
@@ -159,7 +158,7 @@ def refuse_knocked_out(model: GridModel, asked: str) -> None:
 
 @torch.no_grad()
 def knocked_logits(
-    model: PatchModel, grids: GridSet, knockouts: Sequence[Together], *, batch_size: int = 32
+    model: PatchModel, grids: GridSet, knockouts: Sequence[Together], *, batch_size: int = 16
 ) -> Float[Tensor, "k t"]:
     """The logits of one picture under many knock-outs.
 

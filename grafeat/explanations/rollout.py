@@ -14,14 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grafeat.attention.layers import Attend, LayerKind, PatchAttention
+from grafeat.attention.layers import Attend, LayerKind, attention_layers
 from grafeat.explanations.knockouts import KnockOut, attended_to, knocked_logits, refuse_knocked_out
 from grafeat.graph import PatchGraph
 from grafeat.grids import FeatureGrid, GridSet
 from grafeat.models import MergeOutput
 from grafeat.patchmodel import PatchModel
-
-COPIES = 8  # of a picture, each without another patch, that are computed at once: larger batches are slower
 
 Row = Float[Tensor, "b n"]
 Score = Callable[[Float[Tensor, "b t"]], Float[Tensor, " b"]]
@@ -53,11 +51,6 @@ def attending(model: PatchModel, attends: Sequence[Attend | None]) -> Iterator[N
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.attend = old
-
-
-def attention_layers(model: PatchModel) -> list[PatchAttention]:
-    """The attention layers of a model in the order of the pass."""
-    return [module for module in model.modules() if isinstance(module, PatchAttention)]
 
 
 @contextmanager
@@ -175,7 +168,7 @@ def ablation(model: PatchModel, grids: Sequence[FeatureGrid], score: Score) -> R
             "grids: got a single patch; expected two or more for 'ablation'; no patch would be left"
         )
     out = [KnockOut(patch=graph.locate(vertex)) for vertex in range(graph.num_vertices)]
-    left = knocked_logits(model, GridSet(grids), out, batch_size=COPIES)
+    left = knocked_logits(model, GridSet(grids), out)
     return (score(model(grids).logits) - score(left))[None]
 
 

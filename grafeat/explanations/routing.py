@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grafeat.attention.layers import Attend, PatchAttention
+from grafeat.attention.layers import Attend, PatchAttention, attention_layers
 from grafeat.evaluation import batches
-from grafeat.explanations.rollout import attending, attention_layers
+from grafeat.explanations.rollout import attending
 from grafeat.graph import PatchGraph
 from grafeat.grids import GridSet
 from grafeat.patchmodel import PatchModel

@@ -107,6 +107,12 @@ class Effects:
         """The methods of relevance that the graph permits: a lone patch cannot be ablated."""
         return tuple(method for method in METHODS if method != ABLATION or self.source.graph.num_vertices > 1)
 
+    @property
+    def _cheap(self) -> tuple[str, ...]:
+        """The methods of relevance that a page holds, asked for or not."""
+        dear = () if self.source.graph.num_vertices <= ABLATED else (ABLATION,)
+        return tuple(method for method in ON_PAGE if method in self.methods and method not in dear)
+
     def effect(self, picture: int, knocked: Knocked) -> Effect:
         """What knocking out does to the logits of a picture."""
         after = self._once(
@@ -159,8 +165,7 @@ class Effects:
         model, grids = self.source.model, self.source.grids[picture]
         found: dict[str, Any] = {}
         arrays: Arrays = {}
-        dear = () if self.source.graph.num_vertices <= ABLATED else (ABLATION,)
-        wanted = [(method, None) for method in ON_PAGE if method in self.methods and method not in dear]
+        wanted = [(method, None) for method in self._cheap]
         wanted += [(state["relevance"], state["target"])] if state["relevance"] else []
         for method, target in wanted:
             name = f"{method} {'predicted' if target is None else target}"
@@ -180,7 +185,7 @@ class Effects:
         if len(chosen) <= ALL_PATCHES:
             return [("patch", *graph.locate(vertex)) for vertex in chosen]
         try:
-            judge = ABLATION if len(chosen) <= ABLATED else QUICK
+            judge = ABLATION if ABLATION in self._cheap else QUICK
             change = self.relevant(picture, judge).flat[0].abs()
         except NotFiniteError:
             return []
